@@ -1,0 +1,117 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, Muster contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: k8s_semaphore
+short_description: Create a distributed semaphore on Kubernetes and set its capacity
+version_added: 0.1.0
+author: Muster contributors (@muster)
+description:
+  - Manages a ConfigMap whose annotation C(distributor_capacity) says how many permits there are of each resource.
+  - Who holds and who waits is kept in the same object and is never touched by a change of capacity. What a raise sets free
+    is handed to those who wait in the same write.
+  - A lowered capacity revokes nobody. It drains, and the module says nothing is free until enough holders have left.
+extends_documentation_fragment:
+  - muster.coordination.k8s_auth_options
+  - muster.coordination.k8s_attributes
+options:
+  name:
+    description: Name of the ConfigMap that is the semaphore.
+    type: str
+    required: true
+  namespace:
+    description: Namespace of the ConfigMap.
+    type: str
+    required: true
+  state:
+    description:
+      - With V(present) the semaphore exists and has this O(capacity).
+      - With V(absent) the ConfigMap is removed.
+    type: str
+    choices: [present, absent]
+    default: present
+  capacity:
+    description:
+      - Resource names with their numbers of permits, each from 0 to 2147483647. This is the whole capacity, so a resource that
+        is not named is no longer handed out.
+      - When not given, an existing semaphore keeps its capacity, and a new one has none.
+    type: dict
+  force:
+    description: Remove the ConfigMap even while somebody holds or waits, or while it has data of its own.
+    type: bool
+    default: false
+seealso:
+  - module: muster.coordination.k8s_semaphore_claim
+  - module: muster.coordination.k8s_semaphore_info
+"""
+
+EXAMPLES = r"""
+- name: Three GPUs and one licence for the whole namespace
+  muster.coordination.k8s_semaphore:
+    name: hardware
+    namespace: render
+    capacity:
+      gpu: 3
+      licence: 1
+
+- name: Take a GPU out of service, as soon as somebody gives one back
+  muster.coordination.k8s_semaphore:
+    name: hardware
+    namespace: render
+    capacity:
+      gpu: 2
+      licence: 1
+
+- name: Remove a semaphore that nobody uses
+  muster.coordination.k8s_semaphore:
+    name: hardware
+    namespace: render
+    state: absent
+"""
+
+RETURN = r"""
+capacity:
+  description: Number of permits of each resource, as it is now. Not set when the semaphore is absent.
+  returned: success
+  type: dict
+  sample: {"gpu": 3, "licence": 1}
+before:
+  description: The capacity before, empty when there was no semaphore.
+  returned: success
+  type: dict
+  sample: {"capacity": {"gpu": 2}}
+after:
+  description: The capacity after, empty when there is no semaphore any more.
+  returned: success
+  type: dict
+  sample: {"capacity": {"gpu": 3, "licence": 1}}
+reasons:
+  description: Why the module did what it did, in words.
+  returned: success
+  type: list
+  elements: str
+  sample: []
+"""
+
+from ansible_collections.muster.coordination.plugins.module_utils import ansible_face
+from ansible_collections.muster.coordination.plugins.module_utils.verbs import semaphore
+
+SPEC = {
+    "name": {"type": "str", "required": True},
+    "namespace": {"type": "str", "required": True},
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "capacity": {"type": "dict"},
+    "force": {"type": "bool", "default": False},
+}
+
+
+def main():
+    ansible_face.run(SPEC, semaphore.configure)
+
+
+if __name__ == "__main__":
+    main()

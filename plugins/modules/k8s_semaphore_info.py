@@ -1,0 +1,105 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, Muster contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: k8s_semaphore_info
+short_description: Show who holds and who waits at distributed semaphores
+version_added: 0.1.0
+author: Muster contributors (@muster)
+description:
+  - Returns capacity, holders with their fences, and waiters in the order in which they will be served.
+extends_documentation_fragment:
+  - muster.coordination.k8s_auth_options
+  - muster.coordination.k8s_info_attributes
+options:
+  name:
+    description: Name of the ConfigMap. When not given, all semaphores of the namespace are returned.
+    type: str
+  namespace:
+    description: Namespace of the ConfigMap.
+    type: str
+    required: true
+seealso:
+  - module: muster.coordination.k8s_semaphore
+  - module: muster.coordination.k8s_semaphore_claim
+"""
+
+EXAMPLES = r"""
+- name: Look at one semaphore
+  muster.coordination.k8s_semaphore_info:
+    name: hardware
+    namespace: render
+  register: hardware
+
+- name: Nobody has waited since yesterday
+  ansible.builtin.assert:
+    that: hardware.semaphores[0].waiters | length == 0
+"""
+
+RETURN = r"""
+semaphores:
+  description: The semaphores found; an empty list when there is none.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: Name of the ConfigMap.
+      type: str
+      returned: always
+      sample: hardware
+    namespace:
+      description: Namespace of the ConfigMap.
+      type: str
+      returned: always
+      sample: render
+    resources:
+      description: Each resource with its capacity, and how many permits are held and free.
+      type: list
+      elements: dict
+      returned: always
+      sample: [{"capacity": 3, "free": 2, "held": 1, "name": "gpu"}]
+    holders:
+      description: Who has what. A holder which an old Distributor served has no fence and no uid yet.
+      type: list
+      elements: dict
+      returned: always
+      sample:
+        - fence: 4211
+          holder: render-0
+          lease: null
+          resource: gpu
+          since: "2026-01-31T12:00:00Z"
+          uid: 8f0f7a4e-9a54-4f0c-8a0b-6a3f0f3a4c11
+    waiters:
+      description: Who waits, in the order in which they will be served. The want V(*) is any one resource.
+      type: list
+      elements: dict
+      returned: always
+      sample: [{"holder": "render-3", "lease": null, "place": 1, "priority": 0, "uid": "0d5c…", "want": "*"}]
+    error:
+      description: What is wrong with the annotations, and the remedy. Not set when they are well.
+      type: str
+      returned: always
+      sample: null
+"""
+
+from ansible_collections.muster.coordination.plugins.module_utils import ansible_face
+from ansible_collections.muster.coordination.plugins.module_utils.verbs import semaphore
+
+SPEC = {
+    "name": {"type": "str"},
+    "namespace": {"type": "str", "required": True},
+}
+
+
+def main():
+    ansible_face.run(SPEC, semaphore.info)
+
+
+if __name__ == "__main__":
+    main()
