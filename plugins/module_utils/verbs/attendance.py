@@ -69,9 +69,7 @@ class NoSemaphore(MusterError):
     """The ConfigMap is not there."""
 
     def __init__(self, namespace: str, name: str) -> None:
-        super().__init__(
-            f"ConfigMap {namespace}/{name} does not exist: create it with k8s_semaphore, or by hand"
-        )
+        super().__init__(f"ConfigMap {namespace}/{name} does not exist: create it with k8s_semaphore, or by hand")
 
 
 def utc_now() -> str:
@@ -84,9 +82,7 @@ def read(obj: Mapping[str, Any]) -> Semaphore:
     metadata = obj["metadata"]
     version = str(metadata.get("resourceVersion", ""))
     try:
-        return engine.parse(
-            metadata.get("annotations") or {}, int(version) if version.isdigit() else 0
-        )
+        return engine.parse(metadata.get("annotations") or {}, int(version) if version.isdigit() else 0)
     except Malformed as error:
         where = f"ConfigMap {metadata.get('namespace')}/{metadata.get('name')} {error.field}"
         raise Malformed(where, error.value, error.remedy) from error
@@ -117,14 +113,10 @@ def write(
         if obj is None:
             raise NoSemaphore(namespace, name)
         before = read(obj)
-        decision = transition(
-            engine.reap(before, dead(before), now=utc_now()).semaphore
-        )
+        decision = transition(engine.reap(before, dead(before), now=utc_now()).semaphore)
         return engine.annotate(obj, before, decision.semaphore), decision
 
-    return commit(
-        api, CONFIGMAPS, name, namespace, decide, check_mode=check_mode, timeout=timeout
-    )
+    return commit(api, CONFIGMAPS, name, namespace, decide, check_mode=check_mode, timeout=timeout)
 
 
 def dead_pods(api: Api, namespace: str, seen: Mapping[str, str] | None = None) -> Dead:
@@ -136,18 +128,10 @@ def dead_pods(api: Api, namespace: str, seen: Mapping[str, str] | None = None) -
     def find(semaphore: Semaphore) -> set[Identity]:
         doubtful = engine.suspects(semaphore, seen or {})
         if len(doubtful) > FEW:
-            there = api.list(
-                PODS, namespace, field_selector=LIVING_PODS, metadata_only=True
-            )
-            return set(
-                engine.suspects(
-                    semaphore, {_name(pod): _uid(pod) for pod in there.items}
-                )
-            )
+            there = api.list(PODS, namespace, field_selector=LIVING_PODS, metadata_only=True)
+            return set(engine.suspects(semaphore, {_name(pod): _uid(pod) for pod in there.items}))
         found = {name: pod_uid(api, namespace, name) for name, _uid_ in doubtful}
-        return set(engine.suspects(semaphore, {**(seen or {}), **found})) & set(
-            doubtful
-        )
+        return set(engine.suspects(semaphore, {**(seen or {}), **found})) & set(doubtful)
 
     return find
 
@@ -158,11 +142,7 @@ def pod_uid(api: Api, namespace: str, name: str) -> str:
         pod = api.get(PODS, name, namespace)
     except NotFound:
         return ""
-    return (
-        ""
-        if pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
-        else _uid(pod)
-    )
+    return "" if pod.get("status", {}).get("phase") in ("Succeeded", "Failed") else _uid(pod)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,23 +176,19 @@ class Attendant:
             claimant,
         )
         self._resync, self._clock = resync, clock
-        self._inbox: queue.SimpleQueue[tuple[str, Change | Exception] | None] = (
-            queue.SimpleQueue()
-        )
+        self._inbox: queue.SimpleQueue[tuple[str, Change | Exception] | None] = queue.SimpleQueue()
         self._stopped = threading.Event()
         self._object: dict[str, Any] | None = None
+        self._seen: Semaphore | None = None
         self._pods: dict[str, str] = {}
-        self._read: set[str] = (
-            set()
-        )  # which of the two watches have brought their first list
+        self._read: set[str] = set()  # which of the two watches have brought their first list
         self._troubles: dict[str, str] = {}
-        self._leases: dict[
-            Identity, tuple[Lease, float]
-        ] = {}  # since when a lease is seen unchanged
+        self._leases: dict[Identity, tuple[Lease, float]] = {}  # since when a lease is seen unchanged
         self._renewed = clock()
         self._due: float | None = None  # when to do what concerns only others
         self._quiet_until = 0.0
         self._resync_at = 0.0
+        self.turned = clock()  # when the loop last went round, on the clock: for a liveness probe
 
     def stop(self) -> None:
         """End `sights` soon; safe in a signal handler."""
@@ -225,15 +201,11 @@ class Attendant:
         Raises ApiError when a watch is refused from the start (no permission, no such namespace).
         """
         self._follow("object", resource=CONFIGMAPS, name=self._name)
-        self._follow(
-            "pods", resource=PODS, field_selector=LIVING_PODS, metadata_only=True
-        )
+        self._follow("pods", resource=PODS, field_selector=LIVING_PODS, metadata_only=True)
         self._resync_at = self._clock() + random.uniform(*self._resync)
         shown: Sight | None = None
         try:
-            while not self._stopped.is_set() and (
-                deadline is None or self._clock() < deadline
-            ):
+            while not self._stopped.is_set() and (deadline is None or self._clock() < deadline):
                 sight = self._turn()
                 if sight != shown:
                     yield sight
@@ -246,21 +218,21 @@ class Attendant:
 
     def _turn(self) -> Sight:
         """Find what is due from what was seen, do it, and say what the holder may rely on."""
+        self.turned = self._clock()
         if self._read != {"object", "pods"}:
-            return Sight(
-                trouble=self._trouble() or "the semaphore has not been read yet"
-            )
+            return Sight(trouble=self._trouble() or "the semaphore has not been read yet")
         try:
             if self._object is None:
+                self._seen = None
                 raise NoSemaphore(self._namespace, self._name)
-            seen = read(self._object)
-            self._observe_leases(seen)
-            if self._is_due(seen):
-                seen = self._act()
+            self._seen = read(self._object)  # where it is malformed the last good one stays: nobody can write there
+            self._observe_leases(self._seen)
+            if self._is_due(self._seen):
+                self._seen = self._act()
         except (MusterError, ApiError) as error:
             self._quiet_until = self._clock() + random.uniform(*RETRY)
-            return self._sight(trouble=str(error))
-        return self._sight(seen, trouble=self._trouble())
+            return self._sight(str(error))
+        return self._sight(self._trouble())
 
     def _is_due(self, seen: Semaphore) -> bool:
         now = self._clock()
@@ -268,9 +240,7 @@ class Attendant:
             return False
         if now >= self._resync_at:
             return True
-        wanted = self._step(
-            engine.reap(seen, self._suspects(seen), now=utc_now()).semaphore
-        ).semaphore
+        wanted = self._step(engine.reap(seen, self._suspects(seen), now=utc_now()).semaphore).semaphore
         if wanted == seen:
             self._due = None
             return False
@@ -285,13 +255,9 @@ class Attendant:
         self._due = None
         self._resync_at = started + random.uniform(*self._resync)
         self._check_own_pod()
-        done = write(
-            self._api, self._name, self._namespace, self._step, dead=self._dead
-        )
+        done = write(self._api, self._name, self._namespace, self._step, dead=self._dead)
         if not done.changed:
-            self._quiet_until = self._clock() + random.uniform(
-                *RETRY
-            )  # if a watch lags, its news ends this
+            self._quiet_until = self._clock() + random.uniform(*RETRY)  # if a watch lags, its news ends this
         self._object = done.after
         after = done.verdict.semaphore
         if self._me.identity in engine.leases(after):
@@ -299,10 +265,7 @@ class Attendant:
         return after
 
     def _step(self, before: Semaphore) -> Decision:
-        if (
-            self._me.lease_seconds
-            and self._clock() >= self._renewed + self._me.lease_seconds / 3
-        ):
+        if self._me.lease_seconds and self._clock() >= self._renewed + self._me.lease_seconds / 3:
             before = engine.renew(before, *self._me.identity)
         return engine.claim(before, self._me, now=utc_now(), enqueue=True)
 
@@ -319,9 +282,7 @@ class Attendant:
     # ------------------------------------------------------------------------------------------ who is dead
 
     def _suspects(self, semaphore: Semaphore) -> set[Identity]:
-        return (
-            set(engine.suspects(semaphore, self._pods)) | self._expired(semaphore)
-        ) - {self._me.identity}
+        return (set(engine.suspects(semaphore, self._pods)) | self._expired(semaphore)) - {self._me.identity}
 
     def _dead(self, semaphore: Semaphore) -> set[Identity]:
         gone = dead_pods(self._api, self._namespace, self._pods)(semaphore)
@@ -331,9 +292,7 @@ class Attendant:
         now, current = self._clock(), engine.leases(semaphore)
         known = self._leases
         self._leases = {
-            identity: known[identity]
-            if identity in known and known[identity][0] == lease
-            else (lease, now)
+            identity: known[identity] if identity in known and known[identity][0] == lease else (lease, now)
             for identity, lease in current.items()
         }
 
@@ -341,9 +300,7 @@ class Attendant:
         """Whose lease was seen unchanged for its time, and is still that same lease in `semaphore`."""
         now, current = self._clock(), engine.leases(semaphore)
         return {
-            i
-            for i, (lease, since) in self._leases.items()
-            if current.get(i) == lease and now >= since + lease.seconds
+            i for i, (lease, since) in self._leases.items() if current.get(i) == lease and now >= since + lease.seconds
         }
 
     # ------------------------------------------------------------------------------------------ watches and time
@@ -351,11 +308,9 @@ class Attendant:
     def _follow(self, source: str, **what: Any) -> None:
         def run() -> None:
             try:
-                for change in self._api.follow(
-                    namespace=self._namespace, stop=self._stopped, **what
-                ):
+                for change in self._api.follow(namespace=self._namespace, stop=self._stopped, **what):
                     self._inbox.put((source, change))
-            except Exception as error:  # noqa: BLE001  (handed to the loop, which raises it)
+            except Exception as error:
                 self._inbox.put((source, error))
 
         threading.Thread(target=run, name=f"follow-{source}", daemon=True).start()
@@ -388,11 +343,7 @@ class Attendant:
                 del self._pods[_name(change.obj)]
         else:
             items = (
-                change.items
-                if isinstance(change, Snapshot)
-                else []
-                if isinstance(change, Removed)
-                else [change.obj]
+                change.items if isinstance(change, Snapshot) else [] if isinstance(change, Removed) else [change.obj]
             )
             newest = items[0] if items else None
             if not _is_older(newest, self._object):
@@ -407,10 +358,7 @@ class Attendant:
         ]
         if self._me.lease_seconds:
             times.append(self._renewed + self._me.lease_seconds / 3)
-        times = [
-            max(at, self._quiet_until)
-            for at in times + ([self._due] if self._due else [])
-        ]
+        times = [max(at, self._quiet_until) for at in times + ([self._due] if self._due else [])]
         if deadline is not None:
             times.append(deadline)
         if self._quiet_until > now:
@@ -420,41 +368,24 @@ class Attendant:
     def _trouble(self) -> str | None:
         return next(iter(self._troubles.values()), None)
 
-    def _sight(
-        self, semaphore: Semaphore | None = None, trouble: str | None = None
-    ) -> Sight:
-        if semaphore is None and self._object is not None:
-            try:
-                semaphore = read(self._object)
-            except Malformed as error:
-                return Sight(trouble=str(error))
-        if semaphore is None:
+    def _sight(self, trouble: str | None) -> Sight:
+        seen, me = self._seen, self._me
+        if seen is None:
             return Sight(trouble=trouble)
-        grant = semaphore.grants.get(self._me.holder)
-        if grant is not None and (grant.uid != self._me.uid or not grant.fence):
+        grant = seen.grants.get(me.holder)
+        if grant is not None and (grant.uid != me.uid or not grant.fence):
             grant = None
-        if (
-            grant
-            and grant.lease
-            and self._clock() >= self._renewed + grant.lease.seconds
-        ):
-            return Sight(
-                None,
-                None,
-                semaphore,
-                trouble or "the lease ran out before it could be renewed",
-            )
-        return Sight(grant, semaphore.place(self._me.holder), semaphore, trouble)
+        if grant and grant.lease and self._clock() >= self._renewed + grant.lease.seconds:
+            grant, trouble = None, trouble or "the lease ran out before it could be renewed"
+        return Sight(grant, seen.place(me.holder), seen, trouble)
 
 
 def _part_of(semaphore: Semaphore, holder: str) -> tuple[object, ...]:
-    return semaphore.grants.get(holder), *(
-        waiter for waiter in semaphore.queue if waiter.holder == holder
-    )
+    return semaphore.grants.get(holder), *(waiter for waiter in semaphore.queue if waiter.holder == holder)
 
 
 def _is_older(obj: dict[str, Any] | None, than: dict[str, Any] | None) -> bool:
-    """True for what a watch brings late, after an own write of the same object (versions compare as integers, KEP-5504)."""
+    """True for what a watch brings late, after a write of our own (resource versions compare as integers)."""
     if obj is None or than is None or _uid(obj) != _uid(than):
         return False
     old, new = obj["metadata"]["resourceVersion"], than["metadata"]["resourceVersion"]

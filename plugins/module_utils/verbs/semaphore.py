@@ -64,9 +64,7 @@ def configure(
     `capacity` maps resource names to counts, 0 to 2^31 - 1; None keeps what is there. A lowered capacity revokes
     nobody: it drains. `absent` refuses while somebody holds or waits, or the ConfigMap has data, unless `force`.
     """
-    wanted = (
-        None if capacity is None else engine.parse_capacity(dict(capacity), "capacity")
-    )
+    wanted = None if capacity is None else engine.parse_capacity(dict(capacity), "capacity")
 
     def present(
         obj: dict[str, Any] | None,
@@ -81,9 +79,7 @@ def configure(
         before = read(obj)
         if wanted is None:
             return obj, None
-        return engine.annotate(
-            obj, before, engine.with_capacity(before, wanted, now=utc_now())
-        ), None
+        return engine.annotate(obj, before, engine.with_capacity(before, wanted, now=utc_now())), None
 
     def absent(
         obj: dict[str, Any] | None,
@@ -169,22 +165,13 @@ def claim(
     uid = identify(api, namespace, holder, holder_uid, lease)
     claimant = Claimant(holder, uid, {resource or engine.ANY: 1}, priority, lease)
 
-    def ask(before: Semaphore) -> Decision:
-        return engine.claim(
-            engine.renew(before, holder, uid), claimant, now=utc_now(), enqueue=wait
-        )
-
-    done = write(
-        api, name, namespace, ask, dead=dead_pods(api, namespace), check_mode=check_mode
-    )
+    done = attempt(api, name=name, namespace=namespace, claimant=claimant, enqueue=wait, check_mode=check_mode)
     decision = done.verdict
     before = _own(_semaphore(done.before), holder)
     if decision.outcome == "busy":
         raise MusterError(f"{decision.reasons[0]}; give wait=true to queue for it")
     if decision.outcome == "waiting" and not check_mode:
-        decision = _wait(
-            api, name, namespace, claimant, started + wait_timeout, wait_timeout
-        )
+        decision = _wait(api, name, namespace, claimant, started + wait_timeout, wait_timeout)
     after = _own(decision.semaphore, holder)
     return {
         "changed": before != after,
@@ -196,6 +183,17 @@ def claim(
         "waited": round(time.monotonic() - started, 3),
         **after,
     }
+
+
+def attempt(
+    api: Api, *, name: str, namespace: str, claimant: Claimant, enqueue: bool = False, check_mode: bool = False
+) -> Committed[Decision]:
+    """One run of the seed's loop: take out the dead, then claim what is free; a lease in hand is renewed."""
+
+    def ask(before: Semaphore) -> Decision:
+        return engine.claim(engine.renew(before, *claimant.identity), claimant, now=utc_now(), enqueue=enqueue)
+
+    return write(api, name, namespace, ask, dead=dead_pods(api, namespace), check_mode=check_mode)
 
 
 def release(
@@ -237,20 +235,14 @@ def release(
     return {**result, "outcome": done.verdict.outcome, **after}
 
 
-def info(
-    api: Api, *, namespace: str, name: str | None = None, check_mode: bool = False
-) -> Result:
+def info(api: Api, *, namespace: str, name: str | None = None, check_mode: bool = False) -> Result:
     """Capacity, holders with fences, and waiters, of one semaphore or of all in the namespace; only ever reads.
 
     A semaphore that is malformed is listed with its `error`, beside the healthy ones.
     """
     if name is None:
         objects = api.list(CONFIGMAPS, namespace).items
-        objects = [
-            obj
-            for obj in objects
-            if engine.CAPACITY in (obj["metadata"].get("annotations") or {})
-        ]
+        objects = [obj for obj in objects if engine.CAPACITY in (obj["metadata"].get("annotations") or {})]
     else:
         try:
             objects = [api.get(CONFIGMAPS, name, namespace)]
@@ -275,9 +267,7 @@ def describe(obj: Mapping[str, Any]) -> Result:
         }
 
 
-def identify(
-    api: Api, namespace: str, holder: str, uid: str | None, lease: int | None
-) -> str:
+def identify(api: Api, namespace: str, holder: str, uid: str | None, lease: int | None) -> str:
     """The identity behind a holder's name: the uid of its Pod, or an empty one for a holder with a lease."""
     if uid is not None or lease is not None:
         return uid or ""
@@ -300,24 +290,15 @@ def _wait(
     last = None
     for sight in attendant.sights(deadline):
         if sight.grant is not None and sight.semaphore is not None:
-            return Decision(
-                sight.semaphore, "granted", (f"{claimant.holder} waited its turn",)
-            )
+            return Decision(sight.semaphore, "granted", (f"{claimant.holder} waited its turn",))
         last = sight
 
     def withdraw(before: Semaphore) -> Decision:
-        return engine.release(
-            before, *claimant.identity, now=utc_now(), keep_grant=True
-        )
+        return engine.release(before, *claimant.identity, now=utc_now(), keep_grant=True)
 
     final = write(api, name, namespace, withdraw).verdict.semaphore
-    if (
-        claimant.holder in final.grants
-        and final.grants[claimant.holder].uid == claimant.uid
-    ):
-        return Decision(
-            final, "granted", (f"{claimant.holder} was served in the last moment",)
-        )
+    if claimant.holder in final.grants and final.grants[claimant.holder].uid == claimant.uid:
+        return Decision(final, "granted", (f"{claimant.holder} was served in the last moment",))
     seen = (last and last.trouble) or engine.describe_holders(final, claimant.want)
     raise TimedOut(
         f"{claimant.holder} waited {wait_timeout:g} s for ConfigMap {namespace}/{name} in vain",
@@ -335,9 +316,7 @@ def _refuse_in_use(obj: Mapping[str, Any], what: str) -> None:
         why = "has data of its own"
     else:
         return
-    raise MusterError(
-        f"{what} {why}: it was not removed; give force=true to remove it all the same"
-    )
+    raise MusterError(f"{what} {why}: it was not removed; give force=true to remove it all the same")
 
 
 def _semaphore(obj: Mapping[str, Any] | None) -> Semaphore:
