@@ -37,11 +37,12 @@ class Component:
 
 @dataclass(frozen=True)
 class Host:
-    """What rendering must know of the machine: where each binary and the CNI plugins lie, and the snapshotter."""
+    """What rendering must know of the machine: where programs lie, what the kernel allows."""
 
     binaries: dict[str, str]
     cni_plugins: str = "/usr/lib/cni"
     snapshotter: str = "overlayfs"
+    open_files: int = 1_000_000
 
 
 def components(spec: Spec, host: Host) -> list[Component]:
@@ -57,7 +58,7 @@ def files(spec: Spec, host: Host) -> dict[str, str]:
         found["conf/audit.yaml"] = yaml.safe_dump(AUDIT_POLICY)
     if spec.node:
         found |= {f"conf/{user}.kubeconfig": kubeconfig(spec, user) for user in ("kubelet", "kube-proxy")}
-        found["conf/kubelet.yaml"] = yaml.safe_dump(_kubelet_config(spec))
+        found["conf/kubelet.yaml"] = yaml.safe_dump(_kubelet_config(spec, host))
         found["conf/kube-proxy.yaml"] = yaml.safe_dump(_kube_proxy_config(spec))
         found["conf/containerd.toml"] = _containerd_config(spec, host)
         found["conf/cni/10-muster.conflist"] = json.dumps(_cni_config(spec), indent=2)
@@ -146,6 +147,13 @@ def _apiserver(spec: Spec, host: Host) -> Component:
         service_account_key_file=f"{pki}/service-account.pub",
         service_account_signing_key_file=f"{pki}/service-account.key",
         service_cluster_ip_range=spec.service_cidr,
+        requestheader_client_ca_file=f"{pki}/front-proxy-ca.crt",
+        requestheader_allowed_names="front-proxy-client",
+        requestheader_username_headers="X-Remote-User",
+        requestheader_group_headers="X-Remote-Group",
+        requestheader_extra_headers_prefix="X-Remote-Extra-",
+        proxy_client_cert_file=f"{pki}/front-proxy-client.crt",
+        proxy_client_key_file=f"{pki}/front-proxy-client.key",
         authorization_mode="Node,RBAC",
         enable_admission_plugins="NodeRestriction",
         allow_privileged=True,
@@ -225,7 +233,7 @@ def _node_components(spec: Spec, host: Host) -> list[Component]:
     ]
 
 
-def _kubelet_config(spec: Spec) -> dict[str, Any]:
+def _kubelet_config(spec: Spec, host: Host) -> dict[str, Any]:
     pki = f"{spec.directory}/pki"
     return {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -247,6 +255,7 @@ def _kubelet_config(spec: Spec) -> dict[str, Any]:
         "failSwapOn": False,
         "makeIPTablesUtilChains": False,
         "maxPods": 500,
+        "maxOpenFiles": host.open_files,
         "oomScoreAdj": 0,  # a lower one needs CAP_SYS_RESOURCE
         # Images were loaded, no registry has them: a full disk must neither evict Pods nor delete images.
         "imageGCHighThresholdPercent": 100,

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -117,7 +118,8 @@ def _host(level: str, directory: Path) -> config.Host:
     plugins = str(Path(packages.find("cni:ptp")).parent)
     kind = subprocess.run(["stat", "-f", "-c", "%T", str(directory)], capture_output=True, text=True).stdout.strip()
     snapshotter = "native" if kind == "overlayfs" else "overlayfs"  # an overlay's upper layer may not be an overlay
-    return config.Host(binaries, plugins, snapshotter)
+    open_files = min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], 1_000_000)
+    return config.Host(binaries, plugins, snapshotter, open_files)
 
 
 def _port_free(port: int) -> bool:

@@ -49,6 +49,7 @@ def _layer(binary: bytes, applets: list[str]) -> bytes:
             file.addfile(entry)
         _add(file, "bin/busybox", binary, 0o755)
         _add(file, "etc/passwd", b"root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n")
+        _add(file, "etc/nsswitch.conf", b"hosts: files dns\n")
         for applet in applets:
             link = tarfile.TarInfo(f"bin/{applet}")
             link.type, link.linkname, link.mode = tarfile.SYMTYPE, "busybox", 0o777

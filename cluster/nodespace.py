@@ -152,7 +152,10 @@ def _show_sysctls(directory: Path) -> None:
 def _mount_cgroups() -> None:
     """Mount every hierarchy again: from the new cgroup namespace its root is the cluster's own cgroup."""
     flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
-    for hierarchy in _mounted():
+    mounted = _mounted()
+    kernel.mount("tmpfs", "/sys/fs/cgroup", "tmpfs", flags, "mode=755")  # the same one twice on a place is refused
+    for hierarchy in mounted:
+        Path(hierarchy.path).mkdir(exist_ok=True)
         kernel.mount("cgroup", hierarchy.path, hierarchy.kind, flags, hierarchy.options)
         if hierarchy.kind == "cgroup2":  # no processes beside children there: move into a leaf of our own
             leaf = Path(hierarchy.path, "system")

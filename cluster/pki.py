@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, Muster contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The certificates of one cluster, made at `up` and never kept: two authorities (Kubernetes, etcd) and their leaves."""
+"""The certificates of one cluster, made at `up` and never kept: three authorities (Kubernetes, etcd, aggregation)."""
 
 from __future__ import annotations
 
@@ -60,6 +60,7 @@ def write(spec: Spec, directory: Path) -> None:
     etcd = _Authority.make(directory, "etcd-ca", "muster-etcd")
     etcd.issue(Leaf("etcd", "etcd", names=("localhost", "127.0.0.1")))
     etcd.issue(Leaf("etcd-client", "kube-apiserver"))
+    _Authority.make(directory, "front-proxy-ca", "muster-front-proxy").issue(Leaf("front-proxy-client", "front-proxy-client"))
     account = ec.generate_private_key(ec.SECP256R1())
     _write_key(directory / "service-account.key", account)
     public = account.public_key().public_bytes(
