@@ -5,23 +5,175 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules --no-print-directory
 
-VENV := .venv
-PYTHON := $(VENV)/bin/python
+VERSION := $(shell sed -n 's/^version: //p' galaxy.yml)
+TARBALL := dist/muster-coordination-$(VERSION).tar.gz
+WHEEL := dist/muster_coordination-$(VERSION)-py3-none-any.whl
 
 # The environment is made again when one of these changes: the stamp's name carries their checksum.
-LOCKS := requirements/dev.lock requirements/collections.lock pyproject.toml galaxy.yml scripts/venv.py
-VENV_STAMP := $(VENV)/.ready-$(firstword $(shell cat $(LOCKS) | cksum))
+VENV := .venv
+VENV_INPUTS := requirements/dev.lock requirements/collections.lock pyproject.toml galaxy.yml scripts/venv.py
+VENV_STAMP := $(VENV)/.ready-$(firstword $(shell cat $(VENV_INPUTS) | cksum))
+PYTHON := $(CURDIR)/$(VENV)/bin/python
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-# The first Python that ansible-core 2.19 runs on; name another one with MUSTER_PYTHON=...
+# The Python to make it with: the first that ansible-core 2.19 runs on. Name another with MUSTER_PYTHON=...
 MUSTER_PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
     $$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
 
-export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+CLUSTER := $(PYTHON) -m cluster
+LEVEL ?= node
+# Recipes that begin with one of these two talk to that cluster.
+ON_NODE = eval "$$($(CLUSTER) env)";
+ON_CONTROL_PLANE = eval "$$($(CLUSTER) env --level control-plane)";
+
+# What the gates look at: the built tarball, installed beside kubernetes.core.
+INSTALLED := $(CURDIR)/build/collections
+COLLECTION := $(INSTALLED)/ansible_collections/muster/coordination
+
+PYTEST = $(PYTHON) -m pytest --junitxml=build/junit/$@.xml
+SHELL_SCRIPTS = $(shell git ls-files '*.sh' .ci/run)
+
+export ANSIBLE_LOCALHOST_WARNING := false
+export ANSIBLE_INVENTORY_UNPARSED_WARNING := false
+
+##@ Start here
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z_-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z_-]+:.*## / {printf "  make %-19s %s\n", $$1, $$2}' Makefile
+
+.PHONY: demo
+demo: image ## real Pods on a real Kubernetes claim and hand on resources: watch them
+	$(ON_NODE) ansible-playbook playbooks/site.yml
+	$(ON_NODE) $(PYTHON) -m demo
+
+.PHONY: test
+test: $(VENV_STAMP) ## everything that proves it, with a summary (first run about 30 minutes, later 10)
+	$(PYTHON) scripts/test.py
+
+##@ Tests, one by one
+
+.PHONY: test-unit
+test-unit: $(VENV_STAMP) ## the code, without a cluster, in less than a minute
+	$(PYTEST) --numprocesses 2 $(wildcard tests/unit tests/property tests/model)
+
+.PHONY: test-packaging
+test-packaging: build ## what is in the tarball, and that the wheel works alone
+	$(PYTEST) tests/packaging
+
+.PHONY: test-integration
+test-integration: $(VENV_STAMP) ## client, modules and sidecar on a real kube-apiserver
+	$(CLUSTER) up --level control-plane
+	$(ON_CONTROL_PLANE) $(PYTEST) tests/integration
+
+.PHONY: test-molecule
+test-molecule: image ## role, chart and sidecar on real Pods
+	$(ON_NODE) molecule test --all
+
+.PHONY: test-installed
+test-installed: image install-tarball ## the playbook by its full name, out of the installed tarball, twice
+	$(ON_NODE) scripts/installed.sh $(INSTALLED)
+
+##@ Quality gates
+
+.PHONY: lint
+lint: $(VENV_STAMP) ## style, types, YAML, Ansible, shell, licences, changelog
+	ruff check
+	ruff format --check
+	mkdir -p build/typing/ansible_collections/muster
+	ln -sfn ../../../.. build/typing/ansible_collections/muster/coordination
+	mypy
+	yamllint --strict .
+	ansible-lint --offline --strict
+	shellcheck $(SHELL_SCRIPTS)
+	reuse lint --lines
+	antsibull-changelog lint
+
+.PHONY: lint-charts
+lint-charts: $(VENV_STAMP) ## the Helm charts
+	"$$($(CLUSTER) tool helm)" lint --strict charts/*
+
+.PHONY: sanity
+sanity: install-tarball ## ansible-test sanity on what the tarball holds
+	scripts/sanity.sh $(COLLECTION)
+
+.PHONY: docs
+docs: install-tarball ## check the modules' documentation and build its site, build/docs
+	ANSIBLE_COLLECTIONS_PATH=$(INSTALLED) scripts/docs.sh $(COLLECTION)
+
+.PHONY: galaxy
+galaxy: install-tarball ## what Galaxy checks at import, and what an execution environment reads
+	cd build && ANSIBLE_COLLECTIONS_PATH=$(INSTALLED) $(PYTHON) -m galaxy_importer.main $(CURDIR)/$(TARBALL)
+	ansible-builder introspect --sanitize $(INSTALLED)
+
+##@ Build
+
+.PHONY: build
+build: $(VENV_STAMP) ## the collection's tarball and the wheel, in dist/
+	ansible-galaxy collection build --force --output-path dist
+	$(PYTHON) -m build --no-isolation --wheel --outdir dist
+
+.PHONY: install-tarball
+install-tarball: build
+	rm -rf build/collections
+	ANSIBLE_COLLECTIONS_PATH=$(INSTALLED) ansible-galaxy collection install --no-deps --offline --collections-path $(INSTALLED) $(TARBALL)
+	cp -R $(VENV)/lib/python3*/site-packages/ansible_collections/kubernetes $(INSTALLED)/ansible_collections/
+
+.PHONY: image
+image: build ## the container image, loaded into the node cluster
+	$(CLUSTER) up
+	$(PYTHON) images/build.py --load
+
+##@ Clusters
+
+.PHONY: cluster-install
+cluster-install: $(VENV_STAMP) ## install and build what the embedded cluster needs (16 minutes, once)
+	$(CLUSTER) install --level $(LEVEL)
+
+.PHONY: cluster-up
+cluster-up: $(VENV_STAMP) ## start a cluster (LEVEL=node or control-plane)
+	$(CLUSTER) up --level $(LEVEL)
+
+.PHONY: cluster-down
+cluster-down: $(VENV_STAMP) ## remove it and all that it has (LEVEL=node or control-plane)
+	$(CLUSTER) down --level $(LEVEL)
+
+##@ Distributor by hand (three namespaces: default, an ephemeral one, distributor)
+
+.PHONY: distributor_run
+distributor_run: cluster-up ## apply templates/configmap.yaml to namespace default, and claim once from here
+	$(ON_NODE) "$$($(CLUSTER) tool kubectl)" --namespace default apply -f templates/configmap.yaml
+	$(ON_NODE) muster distributor once --namespace default --holder "$$(hostname)" --lease 70
+	$(ON_NODE) muster distributor status --namespace default
+
+.PHONY: distributor_test
+distributor_test: $(VENV_STAMP) ## Distributor's tests, each in an ephemeral namespace
+	$(CLUSTER) up --level control-plane
+	$(ON_CONTROL_PLANE) $(PYTEST) tests/integration -k 'distributor or semaphore'
+
+.PHONY: distributor_apply
+distributor_apply: image ## install the chart into namespace distributor
+	$(ON_NODE) "$$($(CLUSTER) tool helm)" upgrade --install distributor charts/distributor --namespace distributor --create-namespace --wait
+
+.PHONY: distributor_delete
+distributor_delete: $(VENV_STAMP) ## remove the chart and namespace distributor
+	$(ON_NODE) "$$($(CLUSTER) tool helm)" uninstall distributor --namespace distributor --ignore-not-found --wait
+	$(ON_NODE) "$$($(CLUSTER) tool kubectl)" delete namespace distributor --ignore-not-found
+
+##@ Measure
+
+.PHONY: bench
+bench: $(VENV_STAMP) ## milliseconds a task, memory, claims a second
+	$(PYTHON) -m pip install --quiet --require-hashes --requirement requirements/bench.lock
+	$(CLUSTER) up --level control-plane
+	$(ON_CONTROL_PLANE) $(PYTHON) -m bench
+
+.PHONY: soak
+soak: $(VENV_STAMP) ## claims under churn and kills, for SOAK_MINUTES (60)
+	$(CLUSTER) up --level control-plane
+	$(ON_CONTROL_PLANE) $(PYTHON) -m bench.soak --minutes $${SOAK_MINUTES:-60}
 
 ##@ Set up
 
@@ -29,6 +181,17 @@ help: ## this list
 venv: $(VENV_STAMP) ## the development environment in .venv, from the hashed lock files
 
 $(VENV_STAMP):
-	@test -n "$(MUSTER_PYTHON)" || { echo "error: no Python 3.11, 3.12 or 3.13 on PATH. Remedy: install one, or name it: make venv MUSTER_PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@test -n "$(MUSTER_PYTHON)" || { \
+	    echo "error: no Python 3.11, 3.12 or 3.13 on PATH." >&2; \
+	    echo "  Remedy: install one, or name it: make venv MUSTER_PYTHON=/path/to/python3.12" >&2; exit 1; }
 	@$(MUSTER_PYTHON) scripts/venv.py $(VENV)
 	@rm -f $(VENV)/.ready-* && touch $@
+
+.PHONY: lock
+lock: $(VENV_STAMP) ## resolve the lock files anew, to the newest versions that requirements/*.in allow
+	scripts/lock.sh
+
+.PHONY: clean
+clean: ## remove what was built here; .venv, clusters and caches stay
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .ansible tests/output
+	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +

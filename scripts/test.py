@@ -1,0 +1,160 @@
+# Copyright: (c) 2026, Muster contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""All that proves the project, in order: `make test`. Each part is a make target, and can be run alone.
+
+A part that fails does not keep the others from running; those which need it are counted as failed, never left out.
+The programs of the embedded cluster are built in the background meanwhile. Clusters that were not there are removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+REPORTS = CHECKOUT / "build" / "junit"
+INSTALL_LOG = CHECKOUT / "build" / "cluster-install.log"
+CONTROL_PLANE, NODE = "control-plane", "node"
+
+
+class Part(NamedTuple):
+    """One make target; `needs` are targets that must have passed."""
+
+    target: str
+    proves: str
+    needs: tuple[str, ...] = ()
+
+
+PARTS = (
+    Part("lint", "style, types, YAML, Ansible, shell, licences, changelog"),
+    Part("build", "the tarball and the wheel"),
+    Part("sanity", "ansible-test sanity on the tarball's content", ("build",)),
+    Part("docs", "documentation of every module; the site", ("build",)),
+    Part("galaxy", "what Galaxy and an execution environment check", ("build",)),
+    Part("test-unit", "the code, without a cluster"),
+    Part("test-packaging", "what is in the tarball, and that the wheel works alone", ("build",)),
+    Part("cluster-install", "programs of the embedded cluster"),
+    Part("lint-charts", "Helm charts", ("cluster-install",)),
+    Part("test-integration", "client, modules and sidecar on a real kube-apiserver", ("cluster-install",)),
+    Part("image", "the image, loaded into a real node", ("build", "cluster-install")),
+    Part("test-molecule", "role, chart and sidecar on real Pods", ("image",)),
+    Part("test-installed", "the playbook out of the installed tarball, twice", ("image",)),
+)
+
+
+class Outcome(NamedTuple):
+    part: Part
+    passed: bool
+    seconds: float
+    remark: str = ""
+
+
+def main() -> int:
+    shutil.rmtree(REPORTS, ignore_errors=True)
+    begun = time.monotonic()
+    with clusters_as_they_were(), background_install() as install:
+        outcomes = run_all(PARTS, install)
+    return summary(outcomes, time.monotonic() - begun)
+
+
+def run_all(parts: tuple[Part, ...], install: subprocess.Popen[bytes]) -> list[Outcome]:
+    outcomes: list[Outcome] = []
+    for number, part in enumerate(parts, start=1):
+        failed = {outcome.part.target for outcome in outcomes if not outcome.passed}
+        missing = [need for need in part.needs if need in failed]
+        say(f"part {number} of {len(parts)}: make {part.target} - {part.proves}")
+        if missing:
+            outcomes.append(Outcome(part, False, 0.0, f"not run: {', '.join(missing)} failed"))
+            say(outcomes[-1].remark)
+            continue
+        begun = time.monotonic()
+        if part.target == "cluster-install":
+            show_until_it_ends(install)
+        passed = subprocess.run(["make", "--no-print-directory", part.target], cwd=CHECKOUT).returncode == 0
+        outcomes.append(Outcome(part, passed, time.monotonic() - begun))
+        say(f"make {part.target}: {'passed' if passed else 'FAILED'} after {outcomes[-1].seconds:.0f} s")
+    return outcomes
+
+
+@contextlib.contextmanager
+def background_install() -> Iterator[subprocess.Popen[bytes]]:
+    """Build the cluster's programs (16 minutes, once) beside the parts that need none."""
+    INSTALL_LOG.parent.mkdir(exist_ok=True)
+    with INSTALL_LOG.open("w") as log:
+        command = ["nice", sys.executable, "-m", "cluster", "install", "--level", NODE]
+        process = subprocess.Popen(command, cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+
+
+def show_until_it_ends(process: subprocess.Popen[bytes]) -> None:
+    with INSTALL_LOG.open() as log:
+        while process.poll() is None:
+            print(log.read(), end="", flush=True)
+            time.sleep(1)
+        print(log.read(), end="", flush=True)
+
+
+@contextlib.contextmanager
+def clusters_as_they_were() -> Iterator[None]:
+    """At the end remove the clusters that did not run at the start."""
+    started = [level for level in (CONTROL_PLANE, NODE) if cluster("status", "--level", level, quiet=True) != 0]
+    try:
+        yield
+    finally:
+        for level in started:
+            cluster("down", "--level", level)
+
+
+def cluster(*arguments: str, quiet: bool = False) -> int:
+    out = subprocess.DEVNULL if quiet else None
+    return subprocess.run([sys.executable, "-m", "cluster", *arguments], cwd=CHECKOUT, stdout=out, stderr=out).returncode
+
+
+def summary(outcomes: list[Outcome], seconds: float) -> int:
+    """Print a table of the parts and, last, the tests of all pytest runs and the other parts, added up."""
+    say(f"summary, after {seconds / 60:.1f} minutes")
+    for outcome in outcomes:
+        word = "passed" if outcome.passed else "FAILED"
+        print(f"  {word}  {outcome.seconds:6.0f} s  {outcome.part.target:<18} {outcome.remark}")
+    passed, failed, skipped = reports()
+    for outcome in outcomes:
+        counted = (REPORTS / f"{outcome.part.target}.xml").exists()
+        passed += outcome.passed and not counted
+        failed += not outcome.passed and not counted
+    broken = [outcome for outcome in outcomes if not outcome.passed]
+    failed = max(failed, len(broken))  # a pytest run that died without a failed test counts, too
+    print(f"\n{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
+    return 1 if broken else 0
+
+
+def reports() -> tuple[int, int, int]:
+    """(passed, failed, skipped) of all that pytest reported."""
+    passed = failed = skipped = 0
+    for path in sorted(REPORTS.glob("*.xml")):
+        for suite in ElementTree.parse(path).getroot().iter("testsuite"):
+            bad = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
+            left_out = int(suite.get("skipped", 0))
+            failed, skipped = failed + bad, skipped + left_out
+            passed += int(suite.get("tests", 0)) - bad - left_out
+    return passed, failed, skipped
+
+
+def say(text: str) -> None:
+    print(f"\n=== {text}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
