@@ -56,11 +56,7 @@ class Distributor:
     def __init__(self, api: Api, settings: Settings) -> None:
         self._api, self._settings = api, settings
         self._attendant = Attendant(
-            api,
-            name=settings.name,
-            namespace=settings.namespace,
-            claimant=settings.claimant,
-            resync=settings.resync,
+            api, name=settings.name, namespace=settings.namespace, claimant=settings.claimant, resync=settings.resync
         )
         self._sight = Sight(trouble="the semaphore has not been read yet")
         self._metrics = Metrics()
@@ -90,10 +86,11 @@ class Distributor:
     def show(self, sight: Sight) -> None:
         """Tell the application, the metrics, the log and the cluster what changed; the application first."""
         before, self._sight = self._sight, sight
+        changed = _fence(sight.grant) != _fence(before.grant)
         first_look = before.semaphore is None and sight.semaphore is not None
-        if sight.grant != before.grant or first_look:  # an earlier run may have left a file
+        if changed or first_look:  # at the first look an earlier run may have left a file
             self._publish(sight.grant)
-        if sight.grant != before.grant:
+        if changed:
             self._report_grant(before.grant, sight.grant)
         elif sight.place is not None and before.place is None:
             say(logging.INFO, "waiting", place=sight.place)
@@ -188,13 +185,17 @@ class Metrics:
                 self._capacity.labels(resource["name"]).set(resource["capacity"])
                 self._held.labels(resource["name"]).set(resource["held"])
             self._waiters.set(len(view["waiters"]))
-        fence = sight.grant.fence if sight.grant else 0
+        fence = _fence(sight.grant)
         if fence not in (0, self._last_fence):
             self._grants.inc()
             self._last_fence = fence
         self._claimed.set(1 if fence else 0)
         self._fence.set(fence)
         self._trouble.set(1 if sight.trouble else 0)
+
+
+def _fence(grant: Grant | None) -> int:
+    return grant.fence if grant else 0
 
 
 def claim_fields(settings: Settings, grant: Grant) -> dict[str, Any]:

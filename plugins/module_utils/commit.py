@@ -41,14 +41,8 @@ class Delete:
 
 DELETE: Final = Delete()
 
-CONFLICT_BACKOFF = (
-    0.002,
-    0.050,
-)  # seconds: first and largest bound of the full-jitter delay after a 409
-TROUBLE_BACKOFF = (
-    0.050,
-    2.0,
-)  # the same after an answer that says the API server is unwell
+CONFLICT_BACKOFF = (0.002, 0.050)  # seconds: first and largest bound of the full-jitter delay after a 409
+TROUBLE_BACKOFF = (0.050, 2.0)  # the same after an answer that says the API server is unwell
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,24 +93,12 @@ def commit(
         try:
             before = _read(api, resource, name, namespace)
             desired, verdict = decide(before)
-            if (
-                desired is before
-                or desired == before
-                or (before is None and isinstance(desired, Delete))
-            ):
-                return Committed(
-                    maybe_written,
-                    lost if maybe_written else before,
-                    before,
-                    verdict,
-                    attempts,
-                )
+            if desired is before or desired == before or (before is None and isinstance(desired, Delete)):
+                return Committed(maybe_written, lost if maybe_written else before, before, verdict, attempts)
             after = None if isinstance(desired, Delete) else desired
             if not check_mode:
                 after = _write(api, resource, before, desired)
-            return Committed(
-                True, lost if maybe_written else before, after, verdict, attempts
-            )
+            return Committed(True, lost if maybe_written else before, after, verdict, attempts)
         except (Conflict, AlreadyExists) as error:
             obstacle: ApiError = error
             conflicts += 1
@@ -130,9 +112,7 @@ def commit(
         except (LostAnswer, ServerError, Throttled, Unreachable) as error:
             obstacle = error
             troubles += 1
-            delay = max(
-                error.retry_after or 0.0, _jitter(TROUBLE_BACKOFF, troubles, pace)
-            )
+            delay = max(error.retry_after or 0.0, _jitter(TROUBLE_BACKOFF, troubles, pace))
         if pace.clock() + delay >= deadline:
             raise TimedOut(
                 f"{resource.kind} {namespace}/{name} could not be written within {timeout:g} s in {attempts} attempts",
@@ -157,9 +137,7 @@ def _read(api: Api, resource: Resource, name: str, namespace: str) -> Object | N
         return None
 
 
-def _write(
-    api: Api, resource: Resource, before: Object | None, desired: Object | Delete | None
-) -> Object | None:
+def _write(api: Api, resource: Resource, before: Object | None, desired: Object | Delete | None) -> Object | None:
     try:
         if isinstance(desired, Delete):
             assert before is not None
@@ -174,17 +152,11 @@ def _write(
             return None
         if desired is None:
             raise ValueError("to remove an object a decision returns DELETE, not None")
-        return (
-            api.create(resource, desired)
-            if before is None
-            else api.replace(resource, desired)
-        )
+        return api.create(resource, desired) if before is None else api.replace(resource, desired)
     except NotFound as error:
         if before is None:
             raise  # the namespace is missing: trying again does not make one
-        raise Conflict(
-            error.status, error.reason, error.message
-        ) from error  # removed under our hands: read again
+        raise Conflict(error.status, error.reason, error.message) from error  # removed under our hands: read again
     except (LostAnswer, ServerError) as error:
         raise _Uncertain(before, error) from error
 

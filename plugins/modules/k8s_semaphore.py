@@ -12,8 +12,8 @@ version_added: 0.1.0
 author: Muster contributors (@muster)
 description:
   - Manages a ConfigMap whose annotation C(distributor_capacity) says how many permits there are of each resource.
-  - Who holds and who waits is kept in the same object and is never touched by a change of capacity. What a raise sets free
-    is handed to those who wait in the same write.
+  - Who holds and who waits is kept in the same object and is never touched by a change of capacity. What a raise sets
+    free is handed to those who wait in the same write.
   - A lowered capacity revokes nobody. It drains, and the module says nothing is free until enough holders have left.
 extends_documentation_fragment:
   - muster.coordination.k8s_auth_options
@@ -36,8 +36,8 @@ options:
     default: present
   capacity:
     description:
-      - Resource names with their numbers of permits, each from 0 to 2147483647. This is the whole capacity, so a resource that
-        is not named is no longer handed out.
+      - Resource names with their numbers of permits, each from 0 to 2147483647. This is the whole capacity, so a resource
+        that is not named is no longer handed out.
       - When not given, an existing semaphore keeps its capacity, and a new one has none.
     type: dict
   force:

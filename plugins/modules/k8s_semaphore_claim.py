@@ -49,14 +49,14 @@ options:
     type: str
   priority:
     description:
-      - Place in the queue, from -1000 to 1000. Higher numbers are served first; the same number, first come first served.
+      - Place in the queue, from -1000 to 1000. Higher numbers are served first; the same number, in order of arrival.
       - Those who wait gain one for each 64 grants and arrivals after theirs, so that nobody waits for ever.
     type: int
     default: 0
   lease:
     description:
-      - Seconds, from 3 to 604800, in which a holder that is not a Pod claims again to keep what it has. Whoever watches the
-        semaphore takes it away when it was not renewed for so long.
+      - Seconds, from 3 to 604800, in which a holder that is not a Pod claims again to keep what it has. Whoever watches
+        the semaphore takes it away when it was not renewed for so long.
     type: int
   wait:
     description: Queue for the resource instead of failing when none is free.

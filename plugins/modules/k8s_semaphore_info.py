@@ -91,10 +91,7 @@ semaphores:
 from ansible_collections.muster.coordination.plugins.module_utils import ansible_face
 from ansible_collections.muster.coordination.plugins.module_utils.verbs import semaphore
 
-SPEC = {
-    "name": {"type": "str"},
-    "namespace": {"type": "str", "required": True},
-}
+SPEC = {"name": {"type": "str"}, "namespace": {"type": "str", "required": True}}
 
 
 def main():

@@ -23,10 +23,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ansible_collections.muster.coordination.plugins.module_utils.errors import (
-    Malformed,
-    MusterError,
-)
+from ansible_collections.muster.coordination.plugins.module_utils.errors import Malformed, MusterError
 
 CAPACITY = "distributor_capacity"
 ASSIGNMENT = "distributor_assignment"
@@ -35,18 +32,14 @@ VERSION = 1
 MODE = "v1"  # one resource a holder, visible to an old Distributor
 ANY = "*"  # the want of a holder that takes any one resource, as in the seed
 AGEING = 64  # a waiter gains one priority for so many numbers handed out behind it
-MAX_ANNOTATIONS = (
-    256 * 1024
-)  # bytes; the API server's limit on all annotations of an object
+MAX_ANNOTATIONS = 256 * 1024  # bytes; the API server's limit on all annotations of an object
 MAX_COUNT = 2**31 - 1
 MAX_NAME = 253  # characters; the limit of a Pod's name
 LEASE_SECONDS = range(3, 7 * 24 * 3600 + 1)
 PRIORITIES = range(-1000, 1001)
 
 Resources = Mapping[str, int]
-Identity = tuple[
-    str, "str | None"
-]  # holder name, Pod uid; None: written by an old Distributor, which knows no uid
+Identity = tuple[str, "str | None"]  # holder name, Pod uid; None: written by an old Distributor, which knows no uid
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,25 +88,15 @@ class Claimant:
 
     def __post_init__(self) -> None:
         if not self.holder or len(self.holder) > MAX_NAME:
-            raise Malformed(
-                "holder", self.holder, f"give a name of 1 to {MAX_NAME} characters"
-            )
+            raise Malformed("holder", self.holder, f"give a name of 1 to {MAX_NAME} characters")
         if self.priority not in PRIORITIES:
-            raise Malformed(
-                "priority",
-                self.priority,
-                f"give a whole number from {PRIORITIES[0]} to {PRIORITIES[-1]}",
-            )
+            raise Malformed("priority", self.priority, f"give a whole number from {PRIORITIES[0]} to {PRIORITIES[-1]}")
         if self.lease_seconds is not None and self.lease_seconds not in LEASE_SECONDS:
             raise Malformed(
-                "lease",
-                self.lease_seconds,
-                f"give whole seconds from {LEASE_SECONDS[0]} to {LEASE_SECONDS[-1]}",
+                "lease", self.lease_seconds, f"give whole seconds from {LEASE_SECONDS[0]} to {LEASE_SECONDS[-1]}"
             )
         if list(self.want.values()) != [1]:
-            raise Malformed(
-                "want", dict(self.want), "ask for one resource with count 1"
-            )
+            raise Malformed("want", dict(self.want), "ask for one resource with count 1")
 
     @property
     def identity(self) -> Identity:
@@ -140,17 +123,11 @@ class Semaphore:
 
     def free(self) -> dict[str, int]:
         """Permits left, by resource; negative while a lowered capacity drains."""
-        return {
-            resource: self.capacity.get(resource, 0) - used
-            for resource, used in self.held().items()
-        }
+        return {resource: self.capacity.get(resource, 0) - used for resource, used in self.held().items()}
 
     def order(self) -> list[Waiter]:
         """The queue as it will be served: by priority (ageing included), then first come."""
-        return sorted(
-            self.queue,
-            key=lambda w: (-(w.priority + (self.epoch - w.seq) // AGEING), w.seq),
-        )
+        return sorted(self.queue, key=lambda w: (-(w.priority + (self.epoch - w.seq) // AGEING), w.seq))
 
     def place(self, holder: str) -> int | None:
         """Place in the queue, the first is 1; None for one who does not wait."""
@@ -170,9 +147,7 @@ class Decision:
 # ---------------------------------------------------------------------------------------------- transitions
 
 
-def claim(
-    before: Semaphore, claimant: Claimant, *, now: str, enqueue: bool
-) -> Decision:
+def claim(before: Semaphore, claimant: Claimant, *, now: str, enqueue: bool) -> Decision:
     """Give the claimant what it wants, or a place in the queue (`enqueue`), or say that it is busy.
 
     Who holds already keeps its grant and its fence; who waits already keeps its place. `now` is an RFC 3339 time for
@@ -187,36 +162,23 @@ def claim(
     waiting = next((w for w in before.queue if w.holder == name), None)
     _refuse_other_identity(name, claimant.uid, waiting)
     others = tuple(w for w in before.queue if w.holder != name)
+    lease = _lease_for(claimant, waiting.lease if waiting else None)
     if waiting is None or waiting.want != claimant.want:
         epoch = before.epoch + 1
-        lease = Lease(claimant.lease_seconds) if claimant.lease_seconds else None
-        mine = Waiter(
-            name, claimant.uid, claimant.want, claimant.priority, epoch, lease
-        )
+        mine = Waiter(name, claimant.uid, claimant.want, claimant.priority, epoch, lease)
     else:
         epoch = before.epoch
-        mine = replace(waiting, priority=claimant.priority)
+        mine = replace(waiting, priority=claimant.priority, lease=lease)
     after = settle(replace(before, queue=(*others, mine), epoch=epoch), now=now)
     if name in after.grants:
-        return Decision(
-            after, "granted", (f"{_said(after.grants[name].resources)} was free",)
-        )
-    reasons = (
-        f"{_said(claimant.want)} is not free for {name}: {describe_holders(after, claimant.want)}",
-    )
+        return Decision(after, "granted", (f"{_said(after.grants[name].resources)} was free",))
+    reasons = (f"{_said(claimant.want)} is not free for {name}: {describe_holders(before, claimant.want)}",)
     if enqueue or waiting is not None:
-        return Decision(after if after != before else before, "waiting", reasons)
+        return Decision(after, "waiting", reasons)
     return Decision(before, "busy", reasons)
 
 
-def release(
-    before: Semaphore,
-    holder: str,
-    uid: str | None,
-    *,
-    now: str,
-    keep_grant: bool = False,
-) -> Decision:
+def release(before: Semaphore, holder: str, uid: str | None, *, now: str, keep_grant: bool = False) -> Decision:
     """Take the holder out, its grant and its place in the queue; `uid` None means whichever identity has the name.
 
     `keep_grant` gives up the place in the queue only: a waiter that leaves keeps what it was granted meanwhile.
@@ -225,11 +187,7 @@ def release(
     def mine(entry_uid: str | None) -> bool:
         return uid is None or entry_uid is None or entry_uid == uid
 
-    grants = {
-        n: g
-        for n, g in before.grants.items()
-        if keep_grant or n != holder or not mine(g.uid)
-    }
+    grants = {n: g for n, g in before.grants.items() if keep_grant or n != holder or not mine(g.uid)}
     queue = tuple(w for w in before.queue if w.holder != holder or not mine(w.uid))
     return _removed(before, grants, queue, now, f"{holder} left")
 
@@ -237,11 +195,7 @@ def release(
 def reap(before: Semaphore, dead: Iterable[Identity], *, now: str) -> Decision:
     """Take out the dead, by name AND uid: a Pod that was made again under the same name is somebody else."""
     gone = frozenset(dead)
-    grants = {
-        name: grant
-        for name, grant in before.grants.items()
-        if (name, grant.uid) not in gone
-    }
+    grants = {name: grant for name, grant in before.grants.items() if (name, grant.uid) not in gone}
     queue = tuple(w for w in before.queue if (w.holder, w.uid) not in gone)
     return _removed(before, grants, queue, now, "dead holders were taken out")
 
@@ -250,18 +204,10 @@ def renew(before: Semaphore, holder: str, uid: str | None) -> Semaphore:
     """Move the holder's lease on by one beat, so that observers see that it lives; no lease, no change."""
 
     def on(lease: Lease | None, entry_uid: str | None) -> Lease | None:
-        return (
-            replace(lease, beat=lease.beat + 1) if lease and entry_uid == uid else lease
-        )
+        return replace(lease, beat=lease.beat + 1) if lease and entry_uid == uid else lease
 
-    grants = {
-        n: replace(g, lease=on(g.lease, g.uid)) if n == holder else g
-        for n, g in before.grants.items()
-    }
-    queue = tuple(
-        replace(w, lease=on(w.lease, w.uid)) if w.holder == holder else w
-        for w in before.queue
-    )
+    grants = {n: replace(g, lease=on(g.lease, g.uid)) if n == holder else g for n, g in before.grants.items()}
+    queue = tuple(replace(w, lease=on(w.lease, w.uid)) if w.holder == holder else w for w in before.queue)
     return replace(before, grants=grants, queue=queue)
 
 
@@ -275,25 +221,19 @@ def settle(before: Semaphore, *, now: str) -> Semaphore:
     grants = dict(before.grants)
     for name in sorted(name for name, grant in grants.items() if not grant.fence):
         epoch += 1
-        grants[name] = replace(
-            grants[name], fence=epoch, since=grants[name].since or now
-        )
+        grants[name] = replace(grants[name], fence=epoch, since=grants[name].since or now)
     free = before.free()
     held_back: set[str] = set()
     served: set[str] = set()
     for waiter in before.order():
-        take = _fitting(
-            waiter.want, {r: n for r, n in free.items() if r not in held_back}
-        )
+        take = _fitting(waiter.want, {r: n for r, n in free.items() if r not in held_back})
         if take is None:
             held_back.update(waiter.want)
             continue
         epoch += 1
         for resource, count in take.items():
             free[resource] -= count
-        grants[waiter.holder] = Grant(
-            waiter.uid, take, epoch, now, waiter.lease, waiter.extra
-        )
+        grants[waiter.holder] = Grant(waiter.uid, take, epoch, now, waiter.lease, waiter.extra)
         served.add(waiter.holder)
     queue = tuple(w for w in before.queue if w.holder not in served)
     after = replace(before, grants=grants, queue=queue, epoch=epoch)
@@ -315,9 +255,7 @@ def suspects(semaphore: Semaphore, living: Mapping[str, str]) -> list[Identity]:
 
     Holders with a lease need no Pod. A grant of an old Distributor has no uid and can only be judged by its name.
     """
-    entries = [
-        (name, grant.uid, grant.lease) for name, grant in semaphore.grants.items()
-    ]
+    entries = [(name, grant.uid, grant.lease) for name, grant in semaphore.grants.items()]
     entries += [(waiter.holder, waiter.uid, waiter.lease) for waiter in semaphore.queue]
     return [
         (name, uid)
@@ -328,9 +266,7 @@ def suspects(semaphore: Semaphore, living: Mapping[str, str]) -> list[Identity]:
 
 def leases(semaphore: Semaphore) -> dict[Identity, Lease]:
     """The leases in force: an observer which has seen one unchanged for its `seconds` may reap the identity."""
-    found: dict[Identity, Lease] = {
-        (n, g.uid): g.lease for n, g in semaphore.grants.items() if g.lease
-    }
+    found: dict[Identity, Lease] = {(n, g.uid): g.lease for n, g in semaphore.grants.items() if g.lease}
     found.update({(w.holder, w.uid): w.lease for w in semaphore.queue if w.lease})
     return found
 
@@ -349,93 +285,57 @@ def parse(annotations: Mapping[str, str], revision: int = 0) -> Semaphore:
     state = _json_object(annotations, STATE)
     if state and (state.get("version"), state.get("mode", MODE)) != (VERSION, MODE):
         found = {"version": state.get("version"), "mode": state.get("mode", MODE)}
-        raise Malformed(
-            _where(STATE),
-            found,
-            f"this Muster knows version {VERSION}, mode {MODE}; use the newer one",
-        )
+        raise Malformed(_where(STATE), found, f"this Muster knows version {VERSION}, mode {MODE}; use the newer one")
     epoch = _count(state.get("epoch", revision), _where(STATE, "epoch"), bound=2**63)
     recorded = {
         name: _read_grant(entry, _where(STATE, "grants", name))
-        for name, entry in _object(
-            state.get("grants", {}), _where(STATE, "grants")
-        ).items()
+        for name, entry in _object(state.get("grants", {}), _where(STATE, "grants")).items()
     }
     grants = {}
     for name, resource in assignment.items():
         if not isinstance(resource, str):
-            raise Malformed(
-                _where(ASSIGNMENT, name),
-                resource,
-                "give the name of one resource, as a JSON string",
-            )
+            raise Malformed(_where(ASSIGNMENT, name), resource, "give the name of one resource, as a JSON string")
         known = recorded.get(name)
-        grants[name] = (
-            known
-            if known and known.resources == {resource: 1}
-            else Grant(None, {resource: 1})
-        )
+        grants[name] = known if known and known.resources == {resource: 1} else Grant(None, {resource: 1})
     queue = tuple(
         _read_waiter(entry, _where(STATE, f"queue[{index}]"))
-        for index, entry in enumerate(
-            _list(state.get("queue", []), _where(STATE, "queue"))
-        )
+        for index, entry in enumerate(_list(state.get("queue", []), _where(STATE, "queue")))
     )
     names = [waiter.holder for waiter in queue]
     if len(set(names)) != len(names):
         raise Malformed(_where(STATE, "queue"), names, "let each holder wait once")
-    extra = {
-        k: v
-        for k, v in state.items()
-        if k not in ("version", "mode", "epoch", "grants", "queue")
-    }
+    extra = {k: v for k, v in state.items() if k not in ("version", "mode", "epoch", "grants", "queue")}
     # A waiter whom an old Distributor served meanwhile has its grant and waits no more.
     queue = tuple(waiter for waiter in queue if waiter.holder not in grants)
-    numbers = [grant.fence for grant in grants.values()] + [
-        waiter.seq for waiter in queue
-    ]
+    numbers = [grant.fence for grant in grants.values()] + [waiter.seq for waiter in queue]
     return Semaphore(capacity, grants, queue, max([epoch, *numbers]), extra)
 
 
-def parse_capacity(
-    value: object, where: str = f"metadata.annotations[{CAPACITY}]"
-) -> dict[str, int]:
+def parse_capacity(value: object, where: str = f"metadata.annotations[{CAPACITY}]") -> dict[str, int]:
     """Resource names to counts, each 0 to 2^31 - 1. Raises Malformed."""
     capacity = {}
     for resource, count in _object(value, where).items():
         if not resource or len(resource) > MAX_NAME or resource == ANY:
-            raise Malformed(
-                f"{where} resource",
-                resource,
-                f"name it with 1 to {MAX_NAME} characters, not {ANY!r}",
-            )
+            raise Malformed(f"{where} resource", resource, f"name it with 1 to {MAX_NAME} characters, not {ANY!r}")
         capacity[resource] = _count(count, f"{where}.{resource}")
     return capacity
 
 
 def render(semaphore: Semaphore) -> dict[str, str]:
     """The annotations `distributor_assignment` and `distributor_state`, compact JSON; capacity is the user's own."""
-    assignment = {
-        name: next(iter(grant.resources))
-        for name, grant in sorted(semaphore.grants.items())
-    }
+    assignment = {name: next(iter(grant.resources)) for name, grant in sorted(semaphore.grants.items())}
     state = {
         **semaphore.extra,
         "version": VERSION,
         "mode": MODE,
         "epoch": semaphore.epoch,
-        "grants": {
-            name: _write_grant(grant)
-            for name, grant in sorted(semaphore.grants.items())
-        },
+        "grants": {name: _write_grant(grant) for name, grant in sorted(semaphore.grants.items())},
         "queue": [_write_waiter(waiter) for waiter in semaphore.queue],
     }
     return {ASSIGNMENT: dump(assignment), STATE: dump(state)}
 
 
-def annotate(
-    obj: Mapping[str, Any], before: Semaphore, after: Semaphore
-) -> dict[str, Any]:
+def annotate(obj: Mapping[str, Any], before: Semaphore, after: Semaphore) -> dict[str, Any]:
     """The object with `after` in its annotations; all else, and an unchanged annotation's own spelling, is kept.
 
     Raises MusterError where the API server would refuse the annotations for their size.
@@ -449,18 +349,17 @@ def annotate(
         new[CAPACITY] = dump(after.capacity)
     size = annotation_bytes(new)
     if size > MAX_ANNOTATIONS and size > annotation_bytes(old):
+        need = f"{size} bytes for {len(after.grants)} grants and {len(after.queue)} waiters"
         raise MusterError(
-            f"the annotations of ConfigMap {metadata.get('name')} would need {size} bytes for {len(after.grants)} grants "
-            f"and {len(after.queue)} waiters; Kubernetes allows {MAX_ANNOTATIONS}: spread the holders over several ConfigMaps"
+            f"the annotations of ConfigMap {metadata.get('name')} would need {need}; "
+            f"Kubernetes allows {MAX_ANNOTATIONS}: spread the holders over several ConfigMaps"
         )
     return {**obj, "metadata": {**metadata, "annotations": new}}
 
 
 def annotation_bytes(annotations: Mapping[str, str]) -> int:
     """The size that the API server counts: keys and values, in UTF-8."""
-    return sum(
-        len(key.encode()) + len(value.encode()) for key, value in annotations.items()
-    )
+    return sum(len(key.encode()) + len(value.encode()) for key, value in annotations.items())
 
 
 def dump(value: object) -> str:
@@ -473,16 +372,11 @@ def dump(value: object) -> str:
 def describe_holders(semaphore: Semaphore, want: Resources) -> str:
     """Who stands in the way of `want`, in one line of bounded length."""
     wanted = set(want) - {ANY} or set(semaphore.capacity)
-    holders = [
-        f"{n} (fence {g.fence})"
-        for n, g in sorted(semaphore.grants.items())
-        if wanted & set(g.resources)
-    ]
+    holders = [f"{n} (fence {g.fence})" for n, g in sorted(semaphore.grants.items()) if wanted & set(g.resources)]
     ahead = [waiter.holder for waiter in semaphore.order()]
     held = semaphore.held()
     parts = [
-        f"{resource} {held.get(resource, 0)} of {semaphore.capacity.get(resource, 0)}"
-        for resource in sorted(wanted)
+        f"{resource} {held.get(resource, 0)} of {semaphore.capacity.get(resource, 0)}" for resource in sorted(wanted)
     ]
     text = f"in use: {_some(parts) or 'no resource is declared'}"
     text += f"; held by {_some(holders)}" if holders else ""
@@ -494,12 +388,7 @@ def view(semaphore: Semaphore) -> dict[str, Any]:
     held, free = semaphore.held(), semaphore.free()
     return {
         "resources": [
-            {
-                "name": name,
-                "capacity": semaphore.capacity.get(name, 0),
-                "held": held[name],
-                "free": max(0, free[name]),
-            }
+            {"name": name, "capacity": semaphore.capacity.get(name, 0), "held": held[name], "free": max(0, free[name])}
             for name in sorted(held)
         ],
         "holders": [
@@ -513,16 +402,8 @@ def view(semaphore: Semaphore) -> dict[str, Any]:
             for name, grant in sorted(semaphore.grants.items())
         ],
         "waiters": [
-            {
-                "place": place,
-                "holder": waiter.holder,
-                "want": next(iter(waiter.want)),
-                "priority": waiter.priority,
-            }
-            | {
-                "uid": waiter.uid,
-                "lease": waiter.lease.seconds if waiter.lease else None,
-            }
+            {"place": place, "holder": waiter.holder, "want": next(iter(waiter.want)), "priority": waiter.priority}
+            | {"uid": waiter.uid, "lease": waiter.lease.seconds if waiter.lease else None}
             for place, waiter in enumerate(semaphore.order(), start=1)
         ],
     }
@@ -531,9 +412,7 @@ def view(semaphore: Semaphore) -> dict[str, Any]:
 # ---------------------------------------------------------------------------------------------- private
 
 
-def _claim_again(
-    before: Semaphore, grant: Grant, claimant: Claimant, now: str
-) -> Decision:
+def _claim_again(before: Semaphore, grant: Grant, claimant: Claimant, now: str) -> Decision:
     name = claimant.holder
     if grant.uid is not None and grant.uid != claimant.uid:
         _refuse_other_identity(name, claimant.uid, grant)
@@ -542,23 +421,25 @@ def _claim_again(
             f"{name} holds {_said(grant.resources)} (fence {grant.fence}) and asks for {_said(claimant.want)}: "
             "a holder has one resource; release it first"
         )
+    mine = replace(grant, uid=claimant.uid, lease=_lease_for(claimant, grant.lease))
+    if mine == grant:
+        return Decision(before, "held", (f"{name} holds {_said(grant.resources)} already",))
+    after = settle(replace(before, grants={**before.grants, name: mine}), now=now)
     if grant.uid is not None:
-        return Decision(
-            before, "held", (f"{name} holds {_said(grant.resources)} already",)
-        )
-    lease = Lease(claimant.lease_seconds) if claimant.lease_seconds else None
-    adopted = replace(grant, uid=claimant.uid, lease=lease)
-    after = settle(replace(before, grants={**before.grants, name: adopted}), now=now)
-    return Decision(
-        after,
-        "granted",
-        (f"{name} takes over what an old Distributor assigned to its name",),
-    )
+        return Decision(after, "held", (f"{name} holds {_said(grant.resources)} with another lease now",))
+    return Decision(after, "granted", (f"{name} takes over what an old Distributor assigned to its name",))
 
 
-def _refuse_other_identity(
-    name: str, uid: str | None, entry: Grant | Waiter | None
-) -> None:
+def _lease_for(claimant: Claimant, current: Lease | None) -> Lease | None:
+    """The lease in hand if it has the length that the claimant asks for, else a new one."""
+    if not claimant.lease_seconds:
+        return None
+    if current and current.seconds == claimant.lease_seconds:
+        return current
+    return Lease(claimant.lease_seconds, current.beat + 1 if current else 0)
+
+
+def _refuse_other_identity(name: str, uid: str | None, entry: Grant | Waiter | None) -> None:
     if entry is not None and entry.uid != uid:
         raise MusterError(
             f"the name {name} is used by another holder (uid {entry.uid or 'none'}, not {uid or 'none'}): "
@@ -570,27 +451,15 @@ def _refuse_unknown(semaphore: Semaphore, claimant: Claimant) -> None:
     unknown = sorted(set(claimant.want) - {ANY} - set(semaphore.capacity))
     if unknown:
         known = ", ".join(sorted(semaphore.capacity)) or "none"
-        raise Malformed(
-            "resource",
-            unknown[0],
-            f"name one that {CAPACITY} declares ({known}), or declare it there",
-        )
+        raise Malformed("resource", unknown[0], f"name one that {CAPACITY} declares ({known}), or declare it there")
 
 
 def _removed(
-    before: Semaphore,
-    grants: Mapping[str, Grant],
-    queue: tuple[Waiter, ...],
-    now: str,
-    reason: str,
+    before: Semaphore, grants: Mapping[str, Grant], queue: tuple[Waiter, ...], now: str, reason: str
 ) -> Decision:
     if len(grants) == len(before.grants) and len(queue) == len(before.queue):
         return Decision(before, "absent")
-    return Decision(
-        settle(replace(before, grants=grants, queue=queue), now=now),
-        "released",
-        (reason,),
-    )
+    return Decision(settle(replace(before, grants=grants, queue=queue), now=now), "released", (reason,))
 
 
 def _fitting(want: Resources, free: Resources) -> Resources | None:
@@ -598,24 +467,15 @@ def _fitting(want: Resources, free: Resources) -> Resources | None:
     if ANY in want:
         best = min(free, key=lambda resource: (-free[resource], resource), default=None)
         return {best: 1} if best is not None and free[best] > 0 else None
-    return (
-        want
-        if all(free.get(resource, 0) >= count for resource, count in want.items())
-        else None
-    )
+    return want if all(free.get(resource, 0) >= count for resource, count in want.items()) else None
 
 
 def _said(resources: Resources) -> str:
-    return ", ".join(
-        "any resource" if r == ANY else r if n == 1 else f"{n} × {r}"
-        for r, n in resources.items()
-    )
+    return ", ".join("any resource" if r == ANY else r if n == 1 else f"{n} of {r}" for r, n in resources.items())
 
 
 def _some(items: list[str], most: int = 8) -> str:
-    return ", ".join(items[:most]) + (
-        f" and {len(items) - most} more" if len(items) > most else ""
-    )
+    return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
 
 
 def _where(*path: str) -> str:
@@ -627,18 +487,10 @@ def _json_object(annotations: Mapping[str, str], key: str) -> dict[str, Any]:
     if text is None:
         return {}
     try:
-        value = json.loads(
-            text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant
-        )
+        value = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
     except (ValueError, RecursionError):
-        raise Malformed(
-            _where(key),
-            text,
-            "put right its JSON by hand (kubectl edit); nothing was changed",
-        ) from None
-    return (
-        {} if value is None else _object(value, _where(key))
-    )  # Go writes null for an empty map
+        raise Malformed(_where(key), text, "put right its JSON by hand (kubectl edit); nothing was changed") from None
+    return {} if value is None else _object(value, _where(key))  # Go writes null for an empty map
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -677,14 +529,9 @@ def _text(value: object, where: str) -> str:
 
 
 def _one_resource(value: object, where: str) -> dict[str, int]:
-    resources = {
-        name: _count(count, f"{where}.{name}")
-        for name, count in _object(value, where).items()
-    }
+    resources = {name: _count(count, f"{where}.{name}") for name, count in _object(value, where).items()}
     if list(resources.values()) != [1]:
-        raise Malformed(
-            where, value, f"mode {MODE} has one resource with count 1 for a holder"
-        )
+        raise Malformed(where, value, f"mode {MODE} has one resource with count 1 for a holder")
     return resources
 
 
@@ -694,14 +541,8 @@ def _read_lease(value: object, where: str) -> Lease | None:
     entry = dict(_object(value, where))
     seconds = _count(entry.pop("seconds", None), f"{where}.seconds")
     if seconds not in LEASE_SECONDS:
-        raise Malformed(
-            f"{where}.seconds",
-            seconds,
-            f"give {LEASE_SECONDS[0]} to {LEASE_SECONDS[-1]}",
-        )
-    return Lease(
-        seconds, _count(entry.pop("beat", 0), f"{where}.beat", bound=2**63), entry
-    )
+        raise Malformed(f"{where}.seconds", seconds, f"give {LEASE_SECONDS[0]} to {LEASE_SECONDS[-1]}")
+    return Lease(seconds, _count(entry.pop("beat", 0), f"{where}.beat", bound=2**63), entry)
 
 
 def _read_uid(value: object, where: str) -> str | None:
@@ -721,26 +562,15 @@ def _read_grant(value: object, where: str) -> Grant:
 
 
 def _write_grant(grant: Grant) -> dict[str, Any]:
-    entry = {
-        **grant.extra,
-        "uid": grant.uid,
-        "resources": dict(grant.resources),
-        "fence": grant.fence,
-    }
+    entry = {**grant.extra, "uid": grant.uid, "resources": dict(grant.resources), "fence": grant.fence}
     return {**entry, "since": grant.since, **_write_lease(grant.lease)}
 
 
 def _read_waiter(value: object, where: str) -> Waiter:
     entry = dict(_object(value, where))
     priority = entry.pop("priority", 0)
-    if (
-        not isinstance(priority, int)
-        or isinstance(priority, bool)
-        or priority not in PRIORITIES
-    ):
-        raise Malformed(
-            f"{where}.priority", priority, f"give {PRIORITIES[0]} to {PRIORITIES[-1]}"
-        )
+    if not isinstance(priority, int) or isinstance(priority, bool) or priority not in PRIORITIES:
+        raise Malformed(f"{where}.priority", priority, f"give {PRIORITIES[0]} to {PRIORITIES[-1]}")
     return Waiter(
         holder=_text(entry.pop("holder", None), f"{where}.holder"),
         uid=_read_uid(entry.pop("uid", None), f"{where}.uid"),
@@ -753,23 +583,9 @@ def _read_waiter(value: object, where: str) -> Waiter:
 
 
 def _write_waiter(waiter: Waiter) -> dict[str, Any]:
-    entry = {
-        **waiter.extra,
-        "holder": waiter.holder,
-        "uid": waiter.uid,
-        "want": dict(waiter.want),
-    }
-    return {
-        **entry,
-        "priority": waiter.priority,
-        "seq": waiter.seq,
-        **_write_lease(waiter.lease),
-    }
+    entry = {**waiter.extra, "holder": waiter.holder, "uid": waiter.uid, "want": dict(waiter.want)}
+    return {**entry, "priority": waiter.priority, "seq": waiter.seq, **_write_lease(waiter.lease)}
 
 
 def _write_lease(lease: Lease | None) -> dict[str, Any]:
-    return (
-        {"expires": {**lease.extra, "seconds": lease.seconds, "beat": lease.beat}}
-        if lease
-        else {}
-    )
+    return {"expires": {**lease.extra, "seconds": lease.seconds, "beat": lease.beat}} if lease else {}

@@ -33,13 +33,8 @@ from ansible_collections.muster.coordination.plugins.module_utils.api import (
     Snapshot,
     Trouble,
 )
-from ansible_collections.muster.coordination.plugins.module_utils.commit import (
-    Committed,
-    commit,
-)
-from ansible_collections.muster.coordination.plugins.module_utils.decisions import (
-    semaphore as engine,
-)
+from ansible_collections.muster.coordination.plugins.module_utils.commit import Committed, commit
+from ansible_collections.muster.coordination.plugins.module_utils.decisions import semaphore as engine
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.semaphore import (
     Claimant,
     Decision,
@@ -48,17 +43,11 @@ from ansible_collections.muster.coordination.plugins.module_utils.decisions.sema
     Lease,
     Semaphore,
 )
-from ansible_collections.muster.coordination.plugins.module_utils.errors import (
-    Malformed,
-    MusterError,
-)
+from ansible_collections.muster.coordination.plugins.module_utils.errors import Malformed, MusterError
 
 LIVING_PODS = "status.phase!=Succeeded,status.phase!=Failed"
 FEW = 8  # so many suspects are looked up one by one; more, by one list
-OTHERS_FIRST = (
-    0.05,
-    0.30,
-)  # seconds: what concerns only others is done after a random delay, by whoever is first
+OTHERS_FIRST = (0.05, 0.30)  # seconds: what concerns only others is done after a random delay, by whoever is first
 RETRY = (1.0, 3.0)  # seconds until the next try of what failed or had no effect
 
 Transition = Callable[[Semaphore], Decision]
@@ -169,12 +158,7 @@ class Attendant:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`resync` bounds, in seconds, the random time between two looks at the ConfigMap that no watch asked for."""
-        self._api, self._name, self._namespace, self._me = (
-            api,
-            name,
-            namespace,
-            claimant,
-        )
+        self._api, self._name, self._namespace, self._me = (api, name, namespace, claimant)
         self._resync, self._clock = resync, clock
         self._inbox: queue.SimpleQueue[tuple[str, Change | Exception] | None] = queue.SimpleQueue()
         self._stopped = threading.Event()
@@ -352,10 +336,7 @@ class Attendant:
     def _next_wake(self, deadline: float | None) -> float:
         """Seconds until something is due without news; bounded below, so that a late timer can't spin."""
         now = self._clock()
-        times = [
-            self._resync_at,
-            *(since + lease.seconds for lease, since in self._leases.values()),
-        ]
+        times = [self._resync_at, *(since + lease.seconds for lease, since in self._leases.values())]
         if self._me.lease_seconds:
             times.append(self._renewed + self._me.lease_seconds / 3)
         times = [max(at, self._quiet_until) for at in times + ([self._due] if self._due else [])]

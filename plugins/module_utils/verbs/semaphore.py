@@ -12,29 +12,15 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.muster.coordination.plugins.module_utils.api import (
-    CONFIGMAPS,
-    Api,
-    NotFound,
-)
-from ansible_collections.muster.coordination.plugins.module_utils.commit import (
-    DELETE,
-    Delete,
-    commit,
-)
-from ansible_collections.muster.coordination.plugins.module_utils.decisions import (
-    semaphore as engine,
-)
+from ansible_collections.muster.coordination.plugins.module_utils.api import CONFIGMAPS, Api, NotFound
+from ansible_collections.muster.coordination.plugins.module_utils.commit import DELETE, Committed, Delete, commit
+from ansible_collections.muster.coordination.plugins.module_utils.decisions import semaphore as engine
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.semaphore import (
     Claimant,
     Decision,
     Semaphore,
 )
-from ansible_collections.muster.coordination.plugins.module_utils.errors import (
-    Malformed,
-    MusterError,
-    TimedOut,
-)
+from ansible_collections.muster.coordination.plugins.module_utils.errors import Malformed, MusterError, TimedOut
 from ansible_collections.muster.coordination.plugins.module_utils.verbs.attendance import (
     Attendant,
     NoSemaphore,
@@ -66,9 +52,7 @@ def configure(
     """
     wanted = None if capacity is None else engine.parse_capacity(dict(capacity), "capacity")
 
-    def present(
-        obj: dict[str, Any] | None,
-    ) -> tuple[dict[str, Any] | Delete | None, None]:
+    def present(obj: dict[str, Any] | None) -> tuple[dict[str, Any] | Delete | None, None]:
         if obj is None:
             metadata = {
                 "name": name,
@@ -81,31 +65,16 @@ def configure(
             return obj, None
         return engine.annotate(obj, before, engine.with_capacity(before, wanted, now=utc_now())), None
 
-    def absent(
-        obj: dict[str, Any] | None,
-    ) -> tuple[dict[str, Any] | Delete | None, None]:
+    def absent(obj: dict[str, Any] | None) -> tuple[dict[str, Any] | Delete | None, None]:
         if obj is not None and not force:
             _refuse_in_use(obj, f"ConfigMap {namespace}/{name}")
         return DELETE, None
 
     if state not in ("present", "absent"):
         raise Malformed("state", state, "give present or absent")
-    done = commit(
-        api,
-        CONFIGMAPS,
-        name,
-        namespace,
-        present if state == "present" else absent,
-        check_mode=check_mode,
-    )
+    done = commit(api, CONFIGMAPS, name, namespace, present if state == "present" else absent, check_mode=check_mode)
     before, after = _capacity(done.before), _capacity(done.after)
-    return {
-        "changed": done.changed,
-        "before": before,
-        "after": after,
-        "reasons": [],
-        "capacity": after.get("capacity"),
-    }
+    return {"changed": done.changed, "before": before, "after": after, "reasons": [], "capacity": after.get("capacity")}
 
 
 def ensure_claim(
@@ -121,22 +90,9 @@ def ensure_claim(
 ) -> Result:
     """`claim` for state present, with its further `wishes`; `release` for state absent."""
     if state == "absent":
-        return release(
-            api,
-            name=name,
-            namespace=namespace,
-            holder=holder,
-            holder_uid=holder_uid,
-            check_mode=check_mode,
-        )
+        return release(api, name=name, namespace=namespace, holder=holder, holder_uid=holder_uid, check_mode=check_mode)
     return claim(
-        api,
-        name=name,
-        namespace=namespace,
-        holder=holder,
-        holder_uid=holder_uid,
-        check_mode=check_mode,
-        **wishes,
+        api, name=name, namespace=namespace, holder=holder, holder_uid=holder_uid, check_mode=check_mode, **wishes
     )
 
 
@@ -197,13 +153,7 @@ def attempt(
 
 
 def release(
-    api: Api,
-    *,
-    name: str,
-    namespace: str,
-    holder: str,
-    holder_uid: str | None = None,
-    check_mode: bool = False,
+    api: Api, *, name: str, namespace: str, holder: str, holder_uid: str | None = None, check_mode: bool = False
 ) -> Result:
     """Give back what the holder has, and its place in the queue; `holder_uid` None: whoever uses the name."""
 
@@ -214,24 +164,9 @@ def release(
     try:
         done = write(api, name, namespace, leave, check_mode=check_mode)
     except NoSemaphore:
-        return {
-            "changed": False,
-            "before": nothing,
-            "after": nothing,
-            "reasons": [],
-            "outcome": "absent",
-            **nothing,
-        }
-    before, after = (
-        _own(_semaphore(done.before), holder),
-        _own(done.verdict.semaphore, holder),
-    )
-    result = {
-        "changed": done.changed,
-        "before": before,
-        "after": after,
-        "reasons": list(done.verdict.reasons),
-    }
+        return {"changed": False, "before": nothing, "after": nothing, "reasons": [], "outcome": "absent", **nothing}
+    before, after = (_own(_semaphore(done.before), holder), _own(done.verdict.semaphore, holder))
+    result = {"changed": done.changed, "before": before, "after": after, "reasons": list(done.verdict.reasons)}
     return {**result, "outcome": done.verdict.outcome, **after}
 
 
@@ -258,13 +193,7 @@ def describe(obj: Mapping[str, Any]) -> Result:
     try:
         return {**known, **engine.view(read(obj)), "error": None}
     except Malformed as error:
-        return {
-            **known,
-            "resources": [],
-            "holders": [],
-            "waiters": [],
-            "error": str(error),
-        }
+        return {**known, "resources": [], "holders": [], "waiters": [], "error": str(error)}
 
 
 def identify(api: Api, namespace: str, holder: str, uid: str | None, lease: int | None) -> str:
@@ -278,14 +207,7 @@ def identify(api: Api, namespace: str, holder: str, uid: str | None, lease: int 
     return found
 
 
-def _wait(
-    api: Api,
-    name: str,
-    namespace: str,
-    claimant: Claimant,
-    deadline: float,
-    wait_timeout: float,
-) -> Decision:
+def _wait(api: Api, name: str, namespace: str, claimant: Claimant, deadline: float, wait_timeout: float) -> Decision:
     attendant = Attendant(api, name=name, namespace=namespace, claimant=claimant)
     last = None
     for sight in attendant.sights(deadline):
@@ -300,10 +222,7 @@ def _wait(
     if claimant.holder in final.grants and final.grants[claimant.holder].uid == claimant.uid:
         return Decision(final, "granted", (f"{claimant.holder} was served in the last moment",))
     seen = (last and last.trouble) or engine.describe_holders(final, claimant.want)
-    raise TimedOut(
-        f"{claimant.holder} waited {wait_timeout:g} s for ConfigMap {namespace}/{name} in vain",
-        seen,
-    )
+    raise TimedOut(f"{claimant.holder} waited {wait_timeout:g} s for ConfigMap {namespace}/{name} in vain", seen)
 
 
 def _refuse_in_use(obj: Mapping[str, Any], what: str) -> None:
@@ -333,10 +252,4 @@ def _own(semaphore: Semaphore, holder: str) -> Result:
     resource = next(iter(grant.resources)) if grant else None
     fence = (grant.fence or None) if grant else None
     since = grant.since if grant else None
-    return {
-        "holder": holder,
-        "resource": resource,
-        "fence": fence,
-        "since": since,
-        "place": semaphore.place(holder),
-    }
+    return {"holder": holder, "resource": resource, "fence": fence, "since": since, "place": semaphore.place(holder)}
