@@ -36,7 +36,7 @@ options:
     default: present
   capacity:
     description:
-      - Resource names with their numbers of permits, each from 0 to 2147483647. This is the whole capacity, so a resource
+      - Resource names with their numbers of permits, each from 0 to 2147483647. This is the whole capacity; a resource
         that is not named is no longer handed out.
       - When not given, an existing semaphore keeps its capacity, and a new one has none.
     type: dict
