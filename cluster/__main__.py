@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cluster import ClusterError, choose, embedded, existing, kind, machine, toolchain
+from cluster import ClusterError, choose, embedded, existing, health, kind, machine, toolchain
 from cluster.spec import CONTROL_PLANE, DEFAULT_NAMES, LEVELS, NODE, Spec, check_name
 
 ENVIRONMENT = """\
@@ -26,7 +26,7 @@ environment:
                          installed, else embedded. existing is the cluster of KUBECONFIG, used only when asked for
   MUSTER_CLUSTER_NAME    the name when --name is not given
   MUSTER_CLUSTER_DIR     where clusters keep their state (.cluster in the checkout)
-  MUSTER_CLUSTER_SUBNET  a private IPv4 /20 for Pods and Services (else derived from the name, free of the host's routes)
+  MUSTER_CLUSTER_SUBNET  a private IPv4 /20 for Pods and Services (else one that the host has no route to)
   MUSTER_CACHE           where built programs are kept (~/.cache/muster)
 """
 
@@ -67,32 +67,34 @@ class Cluster:
             )
         if made and override != choose.EXISTING:
             return made
-        if override in (choose.EXISTING, choose.KIND):  # no need to look at what embedding would take
-            return choose.choose(override, machine.facts(self.level), self.level)
         return choose.choose(override, machine.facts(self.level), self.level)
 
     def made(self) -> str:
-        if embedded.recorded(self.directory):
+        if health.recorded(self.directory):
             return choose.EMBEDDED
         return choose.KIND if kind.recorded(self.directory) else ""
 
     def spec(self) -> Spec:
-        spec = embedded.load_spec(self.directory)
+        spec = health.load_spec(self.directory)
         if spec is None:
-            raise ClusterError(f"there is no cluster {self.name} in {state_directory()}. Start it: {self.command('up')}")
+            raise self.none()
         return spec
 
     def command(self, verb: str) -> str:
-        level = "" if self.level == NODE else f" --level {self.level}"
         named = "" if self.name == DEFAULT_NAMES[self.level] else f" --name {self.name}"
+        level = "" if self.level == NODE or (named and verb != "up") else f" --level {self.level}"
         return f"python -m cluster {verb}{level}{named}"
 
     def kubeconfig(self) -> str:
         if os.environ.get("MUSTER_CLUSTER") == choose.EXISTING:
             return os.environ.get("KUBECONFIG", "")
         if not self.made():
-            raise ClusterError(f"there is no cluster {self.name} in {state_directory()}. Start it: {self.command('up')}")
+            raise self.none()
         return str(self.directory / "kubeconfig")
+
+    def none(self) -> ClusterError:
+        where = f"there is no cluster {self.name} in {state_directory()}"
+        return ClusterError(f"{where}. Start it: {self.command('up')}")
 
 
 def up(cluster: Cluster, args: argparse.Namespace) -> None:
@@ -104,7 +106,8 @@ def up(cluster: Cluster, args: argparse.Namespace) -> None:
         kind.up(cluster.name, cluster.directory)
     else:
         embedded.up(cluster.name, cluster.level, cluster.directory, args.audit)
-    print(f"cluster {cluster.name} ({provider}) is up, after {time.monotonic() - begun:.1f} s")
+    what = "the cluster of KUBECONFIG" if provider == choose.EXISTING else f"cluster {cluster.name} ({provider})"
+    print(f"{what} is up, after {time.monotonic() - begun:.1f} s")
     print(f"  use it:     export KUBECONFIG={shlex.quote(cluster.kubeconfig())}")
     if provider != choose.EXISTING:
         print(f"  look:       {cluster.command('status')}")
@@ -132,7 +135,7 @@ def status(args: argparse.Namespace) -> int:
         named = named or (DEFAULT_NAMES[args.level] if args.level else "")
         directories = sorted(d for d in base.iterdir() if d.is_dir()) if base.is_dir() else []
         wanted = [d for d in directories if not named or d.name == named]
-        rows = [kind.status(d.name, d) if kind.recorded(d) else embedded.status(d) for d in wanted]
+        rows = [kind.status(d.name, d) if kind.recorded(d) else health.status(d) for d in wanted]
         found = [row for row in rows if row]
     if args.output == "json":
         print(json.dumps(found, indent=2))
@@ -144,7 +147,12 @@ def status(args: argparse.Namespace) -> int:
 def _table(row: dict[str, Any]) -> str:
     where = row["provider"] + (f", level {row['level']}" if "level" in row else "")
     lines = [f"cluster {row['name']} ({where}): {row['state']}"]
-    for title, field in (("problem", "problem"), ("server", "server"), ("pods", "pod_cidr"), ("services", "service_cidr")):
+    for title, field in (
+        ("problem", "problem"),
+        ("server", "server"),
+        ("pods", "pod_cidr"),
+        ("services", "service_cidr"),
+    ):
         if row.get(field):
             lines.append(f"  {title:<11} {row[field]}")
     lines.append(f"  {'kubeconfig':<11} {row['kubeconfig']}")
@@ -212,7 +220,10 @@ def install(cluster: Cluster, args: argparse.Namespace) -> None:
 def _parser() -> argparse.ArgumentParser:
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
-        prog="python -m cluster", description="A Kubernetes for demo and tests.", epilog=ENVIRONMENT, formatter_class=form
+        prog="python -m cluster",
+        description="A Kubernetes for demo and tests.",
+        epilog=ENVIRONMENT,
+        formatter_class=form,
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
@@ -226,11 +237,13 @@ def _parser() -> argparse.ArgumentParser:
             "--level",
             choices=LEVELS,
             default=default,
-            help=f"{CONTROL_PLANE}: API server and controllers, no Pods run, no root needed; {NODE}: real Pods (the default)",
+            help=f"{CONTROL_PLANE}: API server and controllers, no Pods, no root needed; {NODE} (default): real Pods",
         )
         command.add_argument("--name", help=f"name of the cluster (default: {names})")
 
-    command = verb("up", "start a cluster, or do nothing when it runs", "What an interrupted one left is cleared first.")
+    command = verb(
+        "up", "start a cluster, or do nothing when it runs", "What an interrupted one left is cleared first."
+    )
     which(command)
     command.add_argument("--audit", action="store_true", help="embedded: log every API request to logs/audit.log")
     which(verb("down", "end a cluster and remove all it had", "Its data goes with it."))
@@ -239,11 +252,15 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("-o", "--output", choices=("table", "json"), default="table")
     command = verb("load", "load a container image from an archive")
     which(command)
-    command.add_argument("archive", metavar="IMAGE_ARCHIVE", help="from docker save, buildah push or skopeo (docker or OCI)")
+    command.add_argument("archive", metavar="IMAGE_ARCHIVE", help="docker or OCI archive, as docker save writes it")
     which(verb("env", "print the line that points kubectl at a cluster", 'Use it as: eval "$(python -m cluster env)"'))
     command = verb("tool", "print the path of a program, built when it is missing")
     command.add_argument("tool", choices=("helm", "kubectl", "ctr"))
-    command = verb("kill", "SIGKILL one component, to see it come back", "`supervisor` ends the whole cluster, as a crash of its machine would.")
+    command = verb(
+        "kill",
+        "SIGKILL one component, to see it come back",
+        "`supervisor` ends the whole cluster, as a crash of its machine would.",
+    )
     which(command)
     command.add_argument("component", metavar="COMPONENT", help="as status lists it, for example kube-apiserver")
     which(verb("install", "install and build what a cluster needs, without starting one"))

@@ -76,6 +76,6 @@ def choose(override: str, facts: Facts, level: str) -> str:
 def _sentence(providers: list[str], facts: Facts, level: str, head: str) -> str:
     lines = [head]
     for provider in providers:
-        reasons = problems(provider, facts, level) or ["usable: set MUSTER_CLUSTER=existing to use the cluster of KUBECONFIG"]
+        reasons = problems(provider, facts, level) or ["set MUSTER_CLUSTER=existing to use the cluster of KUBECONFIG."]
         lines += [f"  {provider}: {reasons[0]}"] + [f"  {' ' * len(provider)}  {reason}" for reason in reasons[1:]]
     return "\n".join(lines)

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, Muster contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The embedded cluster: up, down, status, load, kill. All it has is one recorded process and one directory."""
+"""The embedded cluster: up, down, load, kill. All it has is one recorded process and one directory."""
 
 from __future__ import annotations
 
@@ -14,41 +14,21 @@ import resource
 import shutil
 import signal
 import socket
-import ssl
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from cluster import ClusterError, config, hostlink, image, kernel, machine, nodespace, packages, toolchain
+from cluster.health import IMAGE_LOADED, containerd_address, load_spec, recorded, running, supervisor, tail, waiting_for
 from cluster.kernel import Process
 from cluster.progress import Steps
-from cluster.spec import NODE, Spec, make
+from cluster.spec import NODE, Spec, host_name, make
 
 READY_SECONDS, END_SECONDS, POLL_SECONDS = 240.0, 15.0, 0.1
 REPOSITORY = Path(__file__).parents[1]
-
-
-def load_spec(directory: Path) -> Spec | None:
-    """The cluster recorded in `directory`, or None when there is none (or one of an unknown version)."""
-    try:
-        return Spec.parse((directory / "spec.json").read_text())
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
-
-
-def recorded(directory: Path) -> bool:
-    return (directory / "spec.json").exists()
-
-
-def supervisor(directory: Path) -> Process | None:
-    """The running supervisor, or None."""
-    process = Process.load(directory / "supervisor.json")
-    return process if process and process.alive() else None
 
 
 def up(name: str, level: str, directory: Path, audit: bool) -> Spec:
@@ -78,11 +58,13 @@ def prepare(level: str) -> None:
 def _same(spec: Spec | None, name: str, level: str, audit: bool) -> Spec:
     """The running cluster, when it is what was asked for."""
     if spec is None:
-        raise ClusterError(f"cluster {name} runs but its record cannot be read; remove it: python -m cluster down --name {name}")
+        raise ClusterError(
+            f"cluster {name} runs but its record cannot be read; remove it: python -m cluster down --name {name}"
+        )
     if spec.level != level:
         raise ClusterError(
-            f"cluster {name} runs at level {spec.level}, and a level cannot be changed. Give the other one a name of its "
-            f"own (--name), or remove this one first: python -m cluster down --name {name}"
+            f"cluster {name} runs at level {spec.level}, and a level cannot be changed. Give the other one a name "
+            f"of its own (--name), or remove this one first: python -m cluster down --name {name}"
         )
     if audit and not spec.audit:
         raise ClusterError(
@@ -143,7 +125,11 @@ def _write_kubeconfig(spec: Spec) -> None:
 
 def _start(spec: Spec) -> None:
     """Start the supervisor, record it, link it with the host, and only then let it go on."""
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PATH": f"{os.environ.get('PATH', '')}:{packages.SYSTEM_PATH}"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(REPOSITORY),
+        "PATH": f"{os.environ.get('PATH', '')}:{packages.SYSTEM_PATH}",
+    }
     with open(spec.path / "logs" / "supervisor.log", "ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "cluster.supervisor", spec.directory],
@@ -170,11 +156,13 @@ def _start(spec: Spec) -> None:
 
 def _wait_ready(spec: Spec, steps: Steps) -> None:
     """Wait until every component is ready and Pods can be created. Raises ClusterError saying what is not."""
-    if not (waiting := _not_ready(spec)):
+    if not waiting_for(spec):
         return
     deadline = time.monotonic() + READY_SECONDS
     with steps.step(f"cluster {spec.name} ({spec.level})", "ready"):
-        while waiting := _not_ready(spec):
+        while waiting := waiting_for(spec):
+            if spec.node and _image_due(spec):
+                _load_sandbox(spec)
             if not supervisor(spec.path):
                 raise ClusterError(f"cluster {spec.name} ended while it started:\n{tail(spec, 'supervisor')}")
             if time.monotonic() > deadline:
@@ -185,59 +173,9 @@ def _wait_ready(spec: Spec, steps: Steps) -> None:
             time.sleep(POLL_SECONDS)
 
 
-def _not_ready(spec: Spec) -> str:
-    """The first thing that is not ready yet; empty when all is."""
-    rows = running(spec)
-    if not rows:
-        return "supervisor"
-    ready = {row["name"] for row in rows if row["ready"]}
-    if spec.node and "containerd" in ready and not (spec.path / "image.loaded").exists():
-        _load_sandbox(spec)
-    for row in rows:
-        if row["name"] not in ready:
-            return str(row["name"])
-    if api(spec, "/api/v1/namespaces/default/serviceaccounts/default") is None:
-        return "kube-controller-manager"
-    return "kubelet" if spec.node and not _node_ready(spec) else ""
-
-
-def _node_ready(spec: Spec) -> bool:
-    node = api(spec, f"/api/v1/nodes/{spec.name}")
-    if node is None or node["spec"].get("taints"):
-        return False
-    conditions = {c["type"]: c["status"] for c in node.get("status", {}).get("conditions", [])}
-    return conditions.get("Ready") == "True"
-
-
-def api(spec: Spec, path: str) -> dict[str, Any] | None:
-    """GET from the API server as administrator; None when it does not answer 200."""
-    pki = spec.path / "pki"
-    try:
-        context = ssl.create_default_context(cafile=str(pki / "ca.crt"))
-        context.load_cert_chain(pki / "admin.crt", pki / "admin.key")
-        handlers = (urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
-        with urllib.request.build_opener(*handlers).open(spec.server + path, timeout=5) as response:
-            answer: dict[str, Any] = json.load(response)
-            return answer
-    except (OSError, ValueError):  # urllib's errors are OSErrors
-        return None
-
-
-def running(spec: Spec) -> list[dict[str, Any]]:
-    """What the supervisor last wrote: name, pid (in its namespace), ready, restarts, last_exit."""
-    try:
-        rows: list[dict[str, Any]] = json.loads((spec.path / "running.json").read_text())
-        return rows
-    except (OSError, ValueError):
-        return []
-
-
-def tail(spec: Spec, component: str, lines: int = 15) -> str:
-    """The end of a component's log."""
-    try:
-        return "\n".join((spec.path / "logs" / f"{component}.log").read_text(errors="replace").splitlines()[-lines:])
-    except OSError:
-        return f"(no log of {component})"
+def _image_due(spec: Spec) -> bool:
+    ready = {row["name"] for row in running(spec) if row["ready"]}
+    return "containerd" in ready and not (spec.path / IMAGE_LOADED).exists()
 
 
 def _load_sandbox(spec: Spec) -> None:
@@ -245,23 +183,24 @@ def _load_sandbox(spec: Spec) -> None:
     image.write(archive, config.SANDBOX_IMAGE, packages.find("busybox"))
     load(spec, archive)
     archive.unlink()
-    (spec.path / "image.loaded").touch()
-
-
-def containerd_address(spec: Spec) -> str:
-    """The node's containerd socket as seen from the host. Raises ClusterError when it does not run."""
-    process = supervisor(spec.path)
-    if not process or not spec.node:
-        raise ClusterError(f"cluster {spec.name} runs no containers: it is {'at level ' + spec.level if process else 'down'}")
-    return f"/proc/{process.pid}/root{config.CONTAINERD_SOCKET}"
+    (spec.path / IMAGE_LOADED).touch()
 
 
 def load(spec: Spec, archive: Path) -> str:
     """Import a docker or OCI archive; returns what ctr says. Raises ClusterError."""
-    command = [str(toolchain.path("ctr")), "--address", containerd_address(spec), "--namespace", "k8s.io", "images", "import"]
+    command = [
+        str(toolchain.path("ctr")),
+        "--address",
+        containerd_address(spec),
+        "--namespace",
+        "k8s.io",
+        "images",
+        "import",
+    ]
     done = subprocess.run([*command, str(archive)], capture_output=True, text=True)
     if done.returncode != 0:
-        raise ClusterError(f"importing {archive} failed: {(done.stderr or done.stdout).strip()}")
+        reason = (done.stderr or done.stdout).strip().splitlines()[-1:]  # deprecation warnings go before it
+        raise ClusterError(f"importing {archive} failed: {' '.join(reason) or f'exit code {done.returncode}'}")
     return done.stdout.strip()
 
 
@@ -272,55 +211,36 @@ def down(directory: Path) -> bool:
     with _locked(directory.parent):
         process = supervisor(directory)
         if process and not process.end(((signal.SIGTERM, END_SECONDS), (signal.SIGKILL, END_SECONDS))):
-            raise ClusterError(f"process {process.pid}, which is the cluster in {directory}, did not end within {2 * END_SECONDS:.0f} s")
+            raise ClusterError(f"process {process.pid} is cluster {directory}, and did not end on SIGKILL")
         clear(directory)
     return True
 
 
 def clear(directory: Path) -> None:
-    """Remove what a cluster whose process is gone has left: cgroups, link, directory."""
+    """Remove what a cluster whose process is gone has left: cgroups, link, directory. Raises ClusterError."""
     if not directory.exists():
         return
+    if not recorded(directory) and any(directory.iterdir()):
+        raise ClusterError(
+            f"{directory} is not the state of a cluster: move it away, or set MUSTER_CLUSTER_DIR or --name"
+        )
     mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     if below := [m for m in mounts if Path(m).is_relative_to(directory)]:
-        raise ClusterError(f"not removing {directory}: {below[0]} is mounted in it; unmount it first: umount {below[0]}")
-    spec = load_spec(directory)
-    if spec and spec.node:
-        hostlink.disconnect(spec)
-        deadline = time.monotonic() + END_SECONDS
-        while not nodespace.remove_cgroup(spec.cgroup):
-            if time.monotonic() > deadline:
-                raise ClusterError(f"cgroup {spec.cgroup} is still in use: {', '.join(nodespace.leftover_cgroups(spec.cgroup))}")
-            time.sleep(POLL_SECONDS)
-    shutil.rmtree(directory)
-
-
-def status(directory: Path) -> dict[str, Any] | None:
-    """What there is: state (running, starting, ended), addresses, components with pid, memory, restarts. None: nothing."""
-    spec = load_spec(directory)
-    if spec is None:
-        return None
-    process = supervisor(directory)
-    pids = kernel.children(process.pid) if process else {}
-    rows = []
-    for row in running(spec) if process else []:
-        pid = pids.get(row["pid"])
-        rows.append({**row, "pid": pid, "resident_bytes": kernel.resident_bytes(pid) if pid else 0})
-    found: dict[str, Any] = {
-        "name": spec.name,
-        "provider": "embedded",
-        "level": spec.level,
-        "state": ("starting" if _not_ready(spec) else "running") if process else "ended",
-        "kubeconfig": str(directory / "kubeconfig"),
-        "server": spec.server,
-        "logs": str(directory / "logs"),
-        "supervisor_pid": process.pid if process else None,
-        "components": rows,
-    }
-    if spec.node:
-        found |= {"pod_cidr": spec.pod_cidr, "service_cidr": spec.service_cidr}
-        found |= {"containerd": containerd_address(spec) if process else None}
-    return found
+        raise ClusterError(f"{directory} cannot be removed while {below[0]} is mounted: umount {below[0]}")
+    name = host_name(str(directory))
+    hostlink.disconnect(name)
+    deadline = time.monotonic() + END_SECONDS
+    while not nodespace.remove_cgroup(name):
+        if time.monotonic() > deadline:
+            raise ClusterError(f"still in use: {', '.join(nodespace.leftover_cgroups(name))}")
+        time.sleep(POLL_SECONDS)
+    for entry in directory.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        elif entry.name != "spec.json":  # last, so that an interrupted removal is known and repeated
+            entry.unlink()
+    (directory / "spec.json").unlink(missing_ok=True)
+    directory.rmdir()
 
 
 def kill(spec: Spec, component: str) -> int:
@@ -337,7 +257,7 @@ def kill(spec: Spec, component: str) -> int:
     inner = next(row["pid"] for row in running(spec) if row["name"] == component)
     pid = kernel.children(process.pid).get(inner)
     if pid is None:
-        raise ClusterError(f"{component} does not run now; it is started again by the supervisor. Look at its log in {spec.path / 'logs'}")
+        raise ClusterError(f"{component} does not run now, the supervisor starts it again:\n{tail(spec, component)}")
     os.kill(pid, signal.SIGKILL)
     return pid
 

@@ -35,6 +35,10 @@ def _problem(kubectl: str) -> str:
 
 def status(kubectl: str) -> dict[str, Any]:
     problem = _problem(kubectl)
-    found: dict[str, Any] = {"name": "existing", "provider": "existing", "state": "unreachable" if problem else "running"}
+    found: dict[str, Any] = {
+        "name": "existing",
+        "provider": "existing",
+        "state": "unreachable" if problem else "running",
+    }
     found["kubeconfig"] = os.environ.get("KUBECONFIG", "")
     return found | ({"problem": problem} if problem else {})

@@ -28,17 +28,13 @@ def routes() -> list[str]:
 
 def connect(spec: Spec, pid: int) -> None:
     """Link the host with the network namespace of process `pid`; the kernel removes it with that namespace."""
-    _ip("link", "add", spec.veth, "type", "veth", "peer", "name", "eth0", "netns", str(pid))
-    _ip("address", "add", f"{spec.host_address}/30", "dev", spec.veth)
-    _ip("link", "set", spec.veth, "up")
-    _ip("route", "add", spec.block, "via", spec.address, "dev", spec.veth)
+    _ip("link", "add", spec.host_name, "type", "veth", "peer", "name", "eth0", "netns", str(pid))
+    _ip("address", "add", f"{spec.host_address}/30", "dev", spec.host_name)
+    _ip("link", "set", spec.host_name, "up")
+    _ip("route", "add", spec.block, "via", spec.address, "dev", spec.host_name)
 
 
-def exists(spec: Spec) -> bool:
-    return Path("/sys/class/net", spec.veth).exists()
-
-
-def disconnect(spec: Spec) -> None:
+def disconnect(link: str) -> None:
     """Remove the link when it is still there (a namespace is torn down a moment after its last process)."""
-    if exists(spec):
-        subprocess.run(["ip", "link", "delete", spec.veth], capture_output=True)
+    if Path("/sys/class/net", link).exists():
+        subprocess.run(["ip", "link", "delete", link], capture_output=True)

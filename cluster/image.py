@@ -25,7 +25,7 @@ def write(archive: Path, name: str, busybox: str) -> None:
         {
             "architecture": ARCHITECTURES.get(platform.machine(), platform.machine()),
             "os": "linux",
-            "config": {"Entrypoint": ["/bin/sh", "-c", PAUSE], "Env": ["PATH=/bin"], "WorkingDir": "/"},
+            "config": {"Cmd": ["/bin/sh", "-c", PAUSE], "Env": ["PATH=/bin"], "WorkingDir": "/"},
             "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
         }
     ).encode()

@@ -68,7 +68,9 @@ def status(name: str, directory: Path) -> dict[str, Any]:
 def kill(name: str, component: str) -> None:
     """SIGKILL a component in the node's container; its kubelet or systemd starts it again."""
     done = subprocess.run(
-        ["docker", "exec", f"{name}-control-plane", "pkill", "-KILL", "-x", component[:15]], capture_output=True, text=True
+        ["docker", "exec", f"{name}-control-plane", "pkill", "-KILL", "-x", component[:15]],
+        capture_output=True,
+        text=True,
     )
     if done.returncode != 0:
         raise ClusterError(f"no process {component!r} in the node of kind cluster {name} {done.stderr.strip()}".strip())

@@ -43,7 +43,7 @@ def hierarchies(mountinfo: str) -> list[Hierarchy]:
         left, _, right = line.partition(" - ")
         kind, _, options = right.split()[:3]
         if kind in ("cgroup", "cgroup2"):
-            kept = ",".join(o for o in options.split(",") if o not in ("rw", "ro") and "=" not in o or "name=" in o)
+            kept = ",".join(o for o in options.split(",") if (o not in ("rw", "ro") and "=" not in o) or "name=" in o)
             found.append(Hierarchy(left.split()[4], kind, kept if kind == "cgroup" else ""))
     return found
 

@@ -49,7 +49,9 @@ def install() -> None:
     if not shutil.which("apt-get"):
         raise ClusterError(f"missing on this machine: {', '.join(wanted)}; {by_hand}")
     if os.geteuid() != 0:
-        raise ClusterError(f"missing on this machine: {', '.join(wanted)}; run: sudo apt-get install {' '.join(wanted)}")
+        raise ClusterError(
+            f"missing on this machine: {', '.join(wanted)}; run: sudo apt-get install {' '.join(wanted)}"
+        )
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     command = ["apt-get", "install", "-y", "-q", "--no-install-recommends", *wanted]
     with Steps(1).step(f"Debian packages {' '.join(wanted)}", "installed"):

@@ -36,7 +36,9 @@ def leaves(spec: Spec) -> list[Leaf]:
     """Every certificate signed by the Kubernetes authority."""
     api_names = ("kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local")
     found = [
-        Leaf("apiserver", "kube-apiserver", names=(*api_names, "localhost", "127.0.0.1", spec.address, spec.service_ip)),
+        Leaf(
+            "apiserver", "kube-apiserver", names=(*api_names, "localhost", "127.0.0.1", spec.address, spec.service_ip)
+        ),
         Leaf("admin", "kubernetes-admin", "system:masters"),
         Leaf("controller-manager", "system:kube-controller-manager"),
         Leaf("scheduler", "system:kube-scheduler"),
@@ -60,7 +62,9 @@ def write(spec: Spec, directory: Path) -> None:
     etcd = _Authority.make(directory, "etcd-ca", "muster-etcd")
     etcd.issue(Leaf("etcd", "etcd", names=("localhost", "127.0.0.1")))
     etcd.issue(Leaf("etcd-client", "kube-apiserver"))
-    _Authority.make(directory, "front-proxy-ca", "muster-front-proxy").issue(Leaf("front-proxy-client", "front-proxy-client"))
+    _Authority.make(directory, "front-proxy-ca", "muster-front-proxy").issue(
+        Leaf("front-proxy-client", "front-proxy-client")
+    )
     account = ec.generate_private_key(ec.SECP256R1())
     _write_key(directory / "service-account.key", account)
     public = account.public_key().public_bytes(

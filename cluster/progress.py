@@ -19,15 +19,17 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} minutes"
 
 
+def note(text: str) -> None:
+    """One line for the user, on standard error: standard output belongs to the answer."""
+    print(text, file=sys.stderr, flush=True)
+
+
 class Steps:
-    """`[3/9] kube-apiserver … built in 312 s`, on standard error: standard output belongs to the answer."""
+    """`[3/9] kube-apiserver … built in 312 s`, on standard error."""
 
     def __init__(self, total: int) -> None:
         self.total, self.done = total, 0
         self.terminal = sys.stderr.isatty()
-
-    def note(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
 
     @contextlib.contextmanager
     def step(self, name: str, verb: str) -> Iterator[None]:
@@ -38,7 +40,10 @@ class Steps:
         def tick() -> None:
             while not finished.wait(1.0 if self.terminal else QUIET_SECONDS):
                 elapsed = f"{head} {time.monotonic() - begun:.0f} s"
-                print(f"\r{elapsed}" if self.terminal else elapsed, end="" if self.terminal else "\n", file=sys.stderr, flush=True)
+                if self.terminal:
+                    print(f"\r{elapsed}", end="", file=sys.stderr, flush=True)
+                else:
+                    note(elapsed)
 
         ticker = threading.Thread(target=tick, daemon=True)
         if self.terminal:
@@ -52,4 +57,4 @@ class Steps:
             finished.set()
             ticker.join()
             start = "\r" if self.terminal else ""
-            print(f"{start}{head} {outcome} {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
+            note(f"{start}{head} {outcome} {time.monotonic() - begun:.0f} s")

@@ -54,10 +54,6 @@ class Spec:
     audit: bool = False
 
     @property
-    def id(self) -> str:
-        return identity(self.directory)
-
-    @property
     def path(self) -> Path:
         return Path(self.directory)
 
@@ -93,12 +89,8 @@ class Spec:
         return f"https://{self.address}:{self.ports.apiserver}"
 
     @property
-    def veth(self) -> str:
-        return f"muster-{self.id}"  # 15 characters: the kernel's limit
-
-    @property
-    def cgroup(self) -> str:
-        return f"muster-{self.id}"
+    def host_name(self) -> str:
+        return host_name(self.directory)
 
     def dump(self) -> str:
         return json.dumps(asdict(self), indent=2)
@@ -113,6 +105,11 @@ class Spec:
 def identity(directory: str) -> str:
     """Eight hex digits which differ for each state directory: two checkouts may both run a `muster`."""
     return hashlib.sha256(directory.encode()).hexdigest()[:8]
+
+
+def host_name(directory: str) -> str:
+    """The name of a cluster's cgroup, and of the host's end of its link (15 characters, the kernel's limit)."""
+    return f"muster-{identity(directory)}"
 
 
 def check_name(name: str) -> str:

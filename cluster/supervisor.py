@@ -22,9 +22,10 @@ import sys
 import time
 import urllib.request
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 
-from cluster import kernel, nodespace
+from cluster import ClusterError, kernel, nodespace
 from cluster.spec import Spec
 
 RESTART_SECONDS, RESTART_MAX_SECONDS, STABLE_SECONDS = 0.5, 8.0, 10.0
@@ -144,7 +145,7 @@ class Supervisor:
         print(f"{child.name} ended with {code}; starts again in {child.delay:g} s", flush=True)
 
     def report(self) -> None:
-        """Write components.json's counterpart: what runs, with pids as seen in this pid namespace."""
+        """Tell `status` what runs (running.json); pids are those of this pid namespace."""
         rows = [
             {
                 "name": child.name,
@@ -185,7 +186,7 @@ def answers(probe: str) -> bool:
         )
         with opener.open(probe, timeout=PROBE_SECONDS) as response:
             return bool(response.status == 200)
-    except OSError:
+    except (OSError, HTTPException):
         return False
 
 
@@ -194,7 +195,7 @@ def main() -> None:
     spec = Spec.parse((directory / "spec.json").read_text())
     children = [Child(**row) for row in json.loads((directory / "components.json").read_text())]
     if spec.node:
-        nodespace.enter_cgroup(spec.cgroup)
+        nodespace.enter_cgroup(spec.host_name)
         nodespace.leave_host()
         pid = os.fork()
         if pid:
@@ -219,4 +220,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (OSError, ClusterError) as error:
+        remedy = "; level node needs root and a machine that allows new namespaces and mounts (no plain container)"
+        sys.exit(f"error: {error}{remedy if isinstance(error, PermissionError) else ''}")

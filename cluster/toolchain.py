@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster import ClusterError
-from cluster.progress import Steps, duration
+from cluster.progress import Steps, duration, note
 
 MODULES = Path(__file__).parent / "tools"
 GO_FLOOR = (1, 26)
@@ -57,7 +57,11 @@ TOOLS = {
 def cache_directory() -> Path:
     """MUSTER_CACHE, or muster below the user's cache directory."""
     chosen = os.environ.get("MUSTER_CACHE")
-    return Path(chosen).absolute() if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "muster")
+    return (
+        Path(chosen).absolute()
+        if chosen
+        else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "muster")
+    )
 
 
 def pinned(module: str, dependency: str) -> str:
@@ -133,7 +137,7 @@ def _build_missing(tools: list[str], of: int) -> None:
     cores = os.cpu_count() or 1
     estimate = sum(TOOLS[tool].seconds for tool in tools) * 2 / max(cores, 1)
     steps = Steps(len(tools))
-    steps.note(
+    note(
         f"first build of {len(tools)} of {of} programs from source, about {duration(estimate)} on "
         f"{cores} core{'s' * (cores > 1)}; kept in {cache_directory()}, later starts take seconds"
     )
@@ -150,10 +154,17 @@ def _build_one(name: str) -> None:
     environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false", "GOWORK": "off"}
     try:
         done = subprocess.run(
-            command, cwd=MODULES / tool.module, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command,
+            cwd=MODULES / tool.module,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         if done.returncode != 0:
-            raise ClusterError(f"building {name} failed:\n{done.stdout.strip()}\nin {MODULES / tool.module}: {' '.join(command)}")
+            raise ClusterError(
+                f"building {name} failed:\n{done.stdout.strip()}\nin {MODULES / tool.module}: {' '.join(command)}"
+            )
         unfinished.replace(target)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -168,7 +179,7 @@ def _lock(directory: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            Steps(1).note(f"another build uses {directory}: waiting for it")
+            note(f"another build uses {directory}: waiting for it")
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
