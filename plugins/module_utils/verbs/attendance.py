@@ -29,6 +29,7 @@ from ansible_collections.muster.coordination.plugins.module_utils.api import (
     Change,
     NotFound,
     Put,
+    Recovered,
     Removed,
     Snapshot,
     Trouble,
@@ -316,8 +317,10 @@ class Attendant:
             self._troubles[source] = str(change.error)
             return
         self._troubles.pop(source, None)
-        self._read.add(source)
         self._quiet_until = 0.0
+        if isinstance(change, Recovered):
+            return
+        self._read.add(source)
         if source == "pods":
             if isinstance(change, Snapshot):
                 self._pods = {_name(pod): _uid(pod) for pod in change.items}
