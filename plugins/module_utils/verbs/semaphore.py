@@ -74,7 +74,8 @@ def configure(
         raise Malformed("state", state, "give present or absent")
     done = commit(api, CONFIGMAPS, name, namespace, present if state == "present" else absent, check_mode=check_mode)
     before, after = _capacity(done.before), _capacity(done.after)
-    return {"changed": done.changed, "before": before, "after": after, "reasons": [], "capacity": after.get("capacity")}
+    result: Result = {"changed": done.changed, "before": before, "after": after, "reasons": _draining(done.after)}
+    return {**result, "capacity": after.get("capacity")}
 
 
 def ensure_claim(
@@ -243,7 +244,19 @@ def _semaphore(obj: Mapping[str, Any] | None) -> Semaphore:
 
 
 def _capacity(obj: Mapping[str, Any] | None) -> Result:
-    return {} if obj is None else {"capacity": dict(read(obj).capacity)}
+    if obj is None:
+        return {}
+    try:
+        return {"capacity": dict(read(obj).capacity)}
+    except Malformed as error:  # removed by force
+        return {"error": str(error)}
+
+
+def _draining(obj: Mapping[str, Any] | None) -> list[str]:
+    """Which resources have more holders than permits after a capacity was lowered."""
+    there = _semaphore(obj)
+    over = {name: -free for name, free in sorted(there.free().items()) if free < 0}
+    return [f"{name} drains: {count} more held than there are permits" for name, count in over.items()]
 
 
 def _own(semaphore: Semaphore, holder: str) -> Result:
