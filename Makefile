@@ -118,7 +118,8 @@ build: $(VENV_STAMP) ## the collection's tarball and the wheel, in dist/
 .PHONY: install-tarball
 install-tarball: build
 	rm -rf build/collections
-	ANSIBLE_COLLECTIONS_PATH=$(INSTALLED) ansible-galaxy collection install --no-deps --offline --collections-path $(INSTALLED) $(TARBALL)
+	ANSIBLE_COLLECTIONS_PATH=$(INSTALLED) ansible-galaxy collection install \
+	    --force --no-deps --offline --collections-path $(INSTALLED) $(TARBALL)
 	cp -R $(VENV)/lib/python3*/site-packages/ansible_collections/kubernetes $(INSTALLED)/ansible_collections/
 
 .PHONY: image
