@@ -79,16 +79,31 @@ test-installed: image install-tarball ## the playbook by its full name, out of t
 ##@ Quality gates
 
 .PHONY: lint
-lint: $(VENV_STAMP) ## style, types, YAML, Ansible, shell, licences, changelog
+lint: ruff mypy yamllint ansible-lint shellcheck reuse changelog ## style, types, YAML, Ansible, shell, licences, changelog
+
+.PHONY: ruff mypy yamllint ansible-lint shellcheck reuse changelog
+ruff: $(VENV_STAMP)
 	ruff check
 	ruff format --check
+
+mypy: $(VENV_STAMP)
 	mkdir -p build/typing/ansible_collections/muster
 	ln -sfn ../../../.. build/typing/ansible_collections/muster/coordination
 	mypy
+
+yamllint: $(VENV_STAMP)
 	yamllint --strict .
+
+ansible-lint: $(VENV_STAMP)
 	ansible-lint --offline --strict
+
+shellcheck: $(VENV_STAMP)
 	shellcheck $(SHELL_SCRIPTS)
+
+reuse: $(VENV_STAMP)
 	reuse lint --lines
+
+changelog: $(VENV_STAMP)
 	antsibull-changelog lint
 
 .PHONY: lint-charts

@@ -78,7 +78,7 @@ def run_all(parts: tuple[Part, ...], install: subprocess.Popen[bytes]) -> list[O
         begun = time.monotonic()
         if part.target == "cluster-install":
             show_until_it_ends(install)
-        passed = subprocess.run(["make", "--no-print-directory", part.target], cwd=CHECKOUT).returncode == 0
+        passed = subprocess.run(["make", "--keep-going", part.target], cwd=CHECKOUT).returncode == 0
         outcomes.append(Outcome(part, passed, time.monotonic() - begun))
         say(f"make {part.target}: {'passed' if passed else 'FAILED'} after {outcomes[-1].seconds:.0f} s")
     return outcomes
