@@ -57,7 +57,11 @@ test: $(VENV_STAMP) ## everything that proves it, with a summary (first run abou
 
 .PHONY: test-unit
 test-unit: $(VENV_STAMP) ## the code, without a cluster, in less than a minute
-	$(PYTEST) --numprocesses 2 $(wildcard tests/unit tests/property tests/model)
+	$(PYTEST) --numprocesses 2 -m 'not cluster' $(wildcard tests/unit tests/property tests/model tests/cluster)
+
+.PHONY: test-cluster
+test-cluster: cluster-install ## the embedded cluster: start, stop, crash, two side by side
+	$(PYTEST) -m cluster tests/cluster
 
 .PHONY: test-packaging
 test-packaging: build ## what is in the tarball, and that the wheel works alone
