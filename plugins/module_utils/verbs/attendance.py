@@ -120,8 +120,8 @@ def dead_pods(api: Api, namespace: str, seen: Mapping[str, str] | None = None) -
         if len(doubtful) > FEW:
             there = api.list(PODS, namespace, field_selector=LIVING_PODS, metadata_only=True)
             return set(engine.suspects(semaphore, {_name(pod): _uid(pod) for pod in there.items}))
-        found = {name: pod_uid(api, namespace, name) for name, _uid_ in doubtful}
-        return set(engine.suspects(semaphore, {**(seen or {}), **found})) & set(doubtful)
+        asked = {**(seen or {}), **{name: pod_uid(api, namespace, name) for name, _uid_ in doubtful}}
+        return set(engine.suspects(semaphore, {name: uid for name, uid in asked.items() if uid})) & set(doubtful)
 
     return find
 
