@@ -81,6 +81,7 @@ __all__ = [
     "NotFound",
     "Object",
     "Put",
+    "Recovered",
     "Removed",
     "Resource",
     "ServerError",
@@ -390,18 +391,30 @@ class Api:
                 for line in lines(response):
                     if stop.is_set() or self._closed.is_set():
                         return
-                    event = json.loads(line)
-                    if event["type"] == "ERROR":
-                        raise status_error(event["object"].get("code", 500), event["object"], asked, self.credentials)
-                    yield event["type"], event["object"]
+                    kind, obj = _event(line)
+                    if kind == "ERROR":
+                        raise status_error(obj.get("code", 500), obj, asked, self.credentials)
+                    yield kind, obj
         except (HTTPError, OSError) as error:
             if not (stop.is_set() or self._closed.is_set()):
                 raise self._wire.no_answer(error, asked, sent=True) from error
-        except (ValueError, KeyError, TypeError) as error:
+        except ValueError as error:
             message = f"the watch sent something else than events: {error}"
             raise LostAnswer(0, "Garbled", message, asked=asked) from error
         finally:
             response.close()
+
+
+def _event(line: bytes) -> tuple[str, Object]:
+    """Type and object of one line of a watch. Raises ValueError."""
+    event = json.loads(line)
+    try:
+        kind, obj = event["type"], event["object"]
+        if kind != "ERROR" and not obj["metadata"]["resourceVersion"]:
+            raise ValueError("an object without a version")
+        return kind, {**obj}
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"no event: {error!r}") from error
 
 
 def _selection(label_selector: str, field_selector: str) -> dict[str, str]:

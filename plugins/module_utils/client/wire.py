@@ -43,6 +43,7 @@ class _Here(threading.local):
     sent: bool = False
     sock: socket.socket | None = None
     hold: Callable[[socket.socket], None] | None = None  # to be told of the socket
+    stop: threading.Event | None = None  # once it is set, no request begins
 
     def request_sent(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -126,7 +127,7 @@ class Interrupts:
 
     @contextmanager
     def guard(self, stop: threading.Event, sock: socket.socket | None = None) -> Iterator[None]:
-        """While the body runs, `stop` shuts `sock`; None: the sockets over which this thread sends requests."""
+        """While the body runs, `stop` shuts `sock`; None: ends this thread's requests, and lets it begin no more."""
         held: list[socket.socket] = []
 
         def hold(sock: socket.socket) -> None:
@@ -136,12 +137,12 @@ class Interrupts:
         if sock:
             hold(sock)
         else:
-            _here.hold = hold
+            _here.hold, _here.stop = hold, stop
         try:
             yield
         finally:
             if not sock:
-                _here.hold = None
+                _here.hold, _here.stop = None, None
             with self._lock:
                 self._sockets.get(stop, set()).difference_update(held)
 
@@ -277,6 +278,8 @@ class Wire:
             headers["Content-Type"] = "application/json"
         for name, value in identity:
             headers.add(name, value)
+        if _here.stop and _here.stop.is_set():
+            raise Unreachable(0, "Stopped", "asked to stop", asked=asked)
         _here.sent, _here.sock = False, None
         try:
             response = self._transport().urlopen(
