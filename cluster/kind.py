@@ -36,13 +36,13 @@ def exists(name: str) -> bool:
 
 def up(name: str, directory: Path) -> None:
     """Have a kind cluster `name` and its kubeconfig in `directory`."""
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     kubeconfig = str(directory / "kubeconfig")
     if exists(name) and not recorded(directory):
         raise ClusterError(
             f"a kind cluster {name} exists which was not made here: choose another name (--name), "
             f"or remove it first: kind delete cluster --name {name}"
         )
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     (directory / MARK).touch()
     if exists(name):
         _kind("export", "kubeconfig", "--name", name, "--kubeconfig", kubeconfig)
