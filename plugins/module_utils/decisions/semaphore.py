@@ -105,13 +105,18 @@ class Claimant:
 
 @dataclass(frozen=True, slots=True)
 class Semaphore:
-    """One document: what there is, who holds it, who waits. `epoch` is the last number handed out."""
+    """One document: what there is, who holds it, who waits. `epoch` is the last number handed out.
+
+    `behind`: the state does not say what the assignment says, for another program changed that. `settle` writes it anew
+    at once: if the same name came back into the assignment, it would be taken for the identity that the state remembers.
+    """
 
     capacity: Resources
     grants: Mapping[str, Grant] = field(default_factory=dict)
     queue: tuple[Waiter, ...] = ()
     epoch: int = 0
     extra: Mapping[str, Any] = field(default_factory=dict)
+    behind: bool = False
 
     def held(self) -> dict[str, int]:
         """Permits in use, by resource; resources without capacity included."""
@@ -161,15 +166,15 @@ def claim(before: Semaphore, claimant: Claimant, *, now: str, enqueue: bool) -> 
     _refuse_unknown(before, claimant)
     waiting = next((w for w in before.queue if w.holder == name), None)
     _refuse_other_identity(name, claimant.uid, waiting)
-    others = tuple(w for w in before.queue if w.holder != name)
     lease = _lease_for(claimant, waiting.lease if waiting else None)
     if waiting is None or waiting.want != claimant.want:
-        epoch = before.epoch + 1
-        mine = Waiter(name, claimant.uid, claimant.want, claimant.priority, epoch, lease)
-    else:
-        epoch = before.epoch
-        mine = replace(waiting, priority=claimant.priority, lease=lease)
-    after = settle(replace(before, queue=(*others, mine), epoch=epoch), now=now)
+        epoch, extra = before.epoch + 1, waiting.extra if waiting else {}
+        mine = Waiter(name, claimant.uid, claimant.want, claimant.priority, epoch, lease, extra)
+        queue = (*(w for w in before.queue if w.holder != name), mine)
+    else:  # in its old place, so that asking again is no change
+        epoch, mine = before.epoch, replace(waiting, priority=claimant.priority, lease=lease)
+        queue = tuple(mine if w.holder == name else w for w in before.queue)
+    after = settle(replace(before, queue=queue, epoch=epoch), now=now)
     if name in after.grants:
         return Decision(after, "granted", (f"{_said(after.grants[name].resources)} was free",))
     reasons = (f"{_said(claimant.want)} is not free for {name}: {describe_holders(before, claimant.want)}",)
@@ -193,11 +198,15 @@ def release(before: Semaphore, holder: str, uid: str | None, *, now: str, keep_g
 
 
 def reap(before: Semaphore, dead: Iterable[Identity], *, now: str) -> Decision:
-    """Take out the dead, by name AND uid: a Pod that was made again under the same name is somebody else."""
+    """Take out the dead, by name AND uid: a Pod that was made again under the same name is somebody else.
+
+    With nobody dead it still settles: what others changed by hand or by an old program is put in order.
+    """
     gone = frozenset(dead)
     grants = {name: grant for name, grant in before.grants.items() if (name, grant.uid) not in gone}
     queue = tuple(w for w in before.queue if (w.holder, w.uid) not in gone)
-    return _removed(before, grants, queue, now, "dead holders were taken out")
+    done = _removed(before, grants, queue, now, "dead holders were taken out")
+    return replace(done, semaphore=settle(done.semaphore, now=now))
 
 
 def renew(before: Semaphore, holder: str, uid: str | None) -> Semaphore:
@@ -236,7 +245,7 @@ def settle(before: Semaphore, *, now: str) -> Semaphore:
         grants[waiter.holder] = Grant(waiter.uid, take, epoch, now, waiter.lease, waiter.extra)
         served.add(waiter.holder)
     queue = tuple(w for w in before.queue if w.holder not in served)
-    after = replace(before, grants=grants, queue=queue, epoch=epoch)
+    after = replace(before, grants=grants, queue=queue, epoch=epoch, behind=False)
     return after if after != before else before
 
 
@@ -277,8 +286,9 @@ def leases(semaphore: Semaphore) -> dict[Identity, Lease]:
 def parse(annotations: Mapping[str, str], revision: int = 0) -> Semaphore:
     """Read the three annotations. Raises Malformed, naming the annotation and the remedy.
 
-    `revision` is the object's resourceVersion: without a state the counter starts there, so that fences go on growing
-    when a ConfigMap is deleted and made again, or when its state annotation is lost.
+    `revision` is the object's resourceVersion: without a state the counter starts at twice that, so that fences go on
+    growing when a ConfigMap is deleted and made again, or when its state annotation is lost. (Whoever comes needs a
+    write, and gets two numbers at most, a place and a fence: so twice the revision is never behind.)
     """
     capacity = parse_capacity(_json_object(annotations, CAPACITY))
     assignment = _json_object(annotations, ASSIGNMENT)
@@ -286,7 +296,7 @@ def parse(annotations: Mapping[str, str], revision: int = 0) -> Semaphore:
     if state and (state.get("version"), state.get("mode", MODE)) != (VERSION, MODE):
         found = {"version": state.get("version"), "mode": state.get("mode", MODE)}
         raise Malformed(_where(STATE), found, f"this Muster knows version {VERSION}, mode {MODE}; use the newer one")
-    epoch = _count(state.get("epoch", revision), _where(STATE, "epoch"), bound=2**63)
+    epoch = _count(state.get("epoch", 2 * revision), _where(STATE, "epoch"), bound=2**63)
     recorded = {
         name: _read_grant(entry, _where(STATE, "grants", name))
         for name, entry in _object(state.get("grants", {}), _where(STATE, "grants")).items()
@@ -306,9 +316,10 @@ def parse(annotations: Mapping[str, str], revision: int = 0) -> Semaphore:
         raise Malformed(_where(STATE, "queue"), names, "let each holder wait once")
     extra = {k: v for k, v in state.items() if k not in ("version", "mode", "epoch", "grants", "queue")}
     # A waiter whom an old Distributor served meanwhile has its grant and waits no more.
-    queue = tuple(waiter for waiter in queue if waiter.holder not in grants)
+    waiting = tuple(waiter for waiter in queue if waiter.holder not in grants)
+    behind = recorded != grants or waiting != queue
     numbers = [grant.fence for grant in grants.values()] + [waiter.seq for waiter in queue]
-    return Semaphore(capacity, grants, queue, max([epoch, *numbers]), extra)
+    return Semaphore(capacity, grants, waiting, max([epoch, *numbers]), extra, behind)
 
 
 def parse_capacity(value: object, where: str = f"metadata.annotations[{CAPACITY}]") -> dict[str, int]:
@@ -424,6 +435,8 @@ def _claim_again(before: Semaphore, grant: Grant, claimant: Claimant, now: str) 
     mine = replace(grant, uid=claimant.uid, lease=_lease_for(claimant, grant.lease))
     if mine == grant:
         return Decision(before, "held", (f"{name} holds {_said(grant.resources)} already",))
+    if grant.uid is None:
+        mine = replace(mine, fence=0)  # a new one: the old may be that of another Pod of this name, which is gone
     after = settle(replace(before, grants={**before.grants, name: mine}), now=now)
     if grant.uid is not None:
         return Decision(after, "held", (f"{name} holds {_said(grant.resources)} with another lease now",))
@@ -488,6 +501,7 @@ def _json_object(annotations: Mapping[str, str], key: str) -> dict[str, Any]:
         return {}
     try:
         value = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+        dump(value).encode()  # half a surrogate pair can be read, but never be written
     except (ValueError, RecursionError):
         raise Malformed(_where(key), text, "put right its JSON by hand (kubectl edit); nothing was changed") from None
     return {} if value is None else _object(value, _where(key))  # Go writes null for an empty map

@@ -1,0 +1,285 @@
+# Copyright: (c) 2026, Muster contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An API server in memory, with the part of its semantics that compare-and-swap rests on, and faults by script.
+
+It is for questions of order and of loss, which a real server won't answer on demand. What is true of Kubernetes itself
+is tested on a real kube-apiserver (tests/integration).
+
+- One counter gives every write its resourceVersion, as etcd does. PUT compares resourceVersion and uid; DELETE compares
+  the preconditions given; POST refuses a name that is taken, or a namespace that is missing.
+- Everything that goes in or out is copied.
+- `faults` holds one word for each request to come, consumed by the requests whose kind it names:
+  "<get|list|create|replace|delete> <fault>", fault one of
+  409, 429, 429:<seconds>, 500 (not applied), 500-applied, lost (not applied), lost-applied, unreachable, 403.
+"""
+
+from __future__ import annotations
+
+import copy
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from ansible_collections.muster.coordination.plugins.module_utils.api import (
+    CONFIGMAPS,
+    PODS,
+    AlreadyExists,
+    ApiError,
+    Change,
+    Conflict,
+    Forbidden,
+    Listing,
+    LostAnswer,
+    NotFound,
+    Put,
+    Removed,
+    Resource,
+    ServerError,
+    Snapshot,
+    Throttled,
+    Unreachable,
+)
+
+Object = dict[str, Any]
+Key = tuple[str, str, str]
+
+
+class MemoryApi:
+    """As much of `api.Api` as verbs and commit use."""
+
+    def __init__(self, namespaces: Iterable[str] = ("ns",)) -> None:
+        self.objects: dict[Key, Object] = {}
+        self.namespaces = set(namespaces)
+        self.version = 0
+        self.uids = 0
+        self.faults: list[str] = []
+        self.requests: list[str] = []  # "<verb> <plural>/<name>", in the order in which they came
+        self.before_write: Callable[[str], None] | None = None  # told "<verb> <name>": a racing writer may step in
+        self._followers: list[tuple[Callable[[Object], bool], Resource, queue.SimpleQueue[Change | None]]] = []
+        self._lock = threading.RLock()
+
+    # ------------------------------------------------------------------------------------------ as api.Api
+
+    def get(self, resource: Resource, name: str, namespace: str | None = None) -> Object:
+        applied = self._begin("get", resource, name)
+        with self._lock:
+            found = self.objects.get((resource.plural, namespace or "", name))
+        assert applied is None
+        if found is None:
+            raise NotFound(404, "NotFound", f'{resource.plural} "{name}" not found')
+        return copy.deepcopy(found)
+
+    def list(
+        self,
+        resource: Resource,
+        namespace: str | None = None,
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+        metadata_only: bool = False,
+        limit: int = 500,
+    ) -> Listing:
+        self._begin("list", resource, field_selector)
+        with self._lock:
+            return Listing(self._matching(resource, namespace, _selects(field_selector)), str(self.version))
+
+    def create(self, resource: Resource, obj: Object) -> Object:
+        name, namespace = obj["metadata"]["name"], obj["metadata"]["namespace"]
+        lost = self._begin("create", resource, name)
+        with self._lock:
+            if namespace not in self.namespaces:
+                details = {"name": namespace, "kind": "namespaces"}
+                raise NotFound(404, "NotFound", f'namespaces "{namespace}" not found', details=details)
+            if (resource.plural, namespace, name) in self.objects:
+                raise AlreadyExists(409, "AlreadyExists", f'{resource.plural} "{name}" already exists')
+            self.uids += 1
+            metadata = {**obj["metadata"], "uid": f"uid-{self.uids}"}
+            stored = self._store(resource, {**obj, "metadata": metadata})
+        return self._end(lost, stored)
+
+    def replace(self, resource: Resource, obj: Object, subresource: str = "") -> Object:
+        metadata = obj["metadata"]
+        lost = self._begin("replace", resource, metadata["name"])
+        with self._lock:
+            there = self.objects.get((resource.plural, metadata["namespace"], metadata["name"]))
+            if there is None:
+                raise NotFound(404, "NotFound", f'{resource.plural} "{metadata["name"]}" not found')
+            # as the server does: what the writer does not name is not compared
+            if metadata.get("uid", there["metadata"]["uid"]) != there["metadata"]["uid"]:
+                raise Conflict(409, "Conflict", "the UID in the precondition does not match")
+            if (
+                metadata.get("resourceVersion", there["metadata"]["resourceVersion"])
+                != (there["metadata"]["resourceVersion"])
+            ):
+                raise Conflict(409, "Conflict", "the object has been modified")
+            stored = self._store(resource, {**obj, "metadata": {**metadata, "uid": there["metadata"]["uid"]}})
+        return self._end(lost, stored)
+
+    def delete(
+        self,
+        resource: Resource,
+        name: str,
+        namespace: str | None = None,
+        *,
+        uid: str | None = None,
+        resource_version: str | None = None,
+    ) -> Object:
+        lost = self._begin("delete", resource, name)
+        with self._lock:
+            there = self.objects.get((resource.plural, namespace or "", name))
+            if there is None:
+                raise NotFound(404, "NotFound", f'{resource.plural} "{name}" not found')
+            given = {"uid": uid, "resourceVersion": resource_version}
+            if any(value is not None and there["metadata"][key] != value for key, value in given.items()):
+                raise Conflict(409, "Conflict", "a precondition does not hold")
+            del self.objects[resource.plural, namespace or "", name]
+            self.version += 1
+            gone = {**there, "metadata": {**there["metadata"], "resourceVersion": str(self.version)}}
+            self._tell(resource, there, None, gone)
+        return self._end(lost, {})
+
+    def follow(
+        self,
+        resource: Resource,
+        namespace: str | None = None,
+        *,
+        name: str | None = None,
+        label_selector: str = "",
+        field_selector: str = "",
+        metadata_only: bool = False,
+        stop: threading.Event | None = None,
+        watch_timeout: float = 55.0,
+    ) -> Iterator[Change]:
+        selects = _selects(field_selector, name)
+        inbox: queue.SimpleQueue[Change | None] = queue.SimpleQueue()
+        with self._lock:
+            self._begin("list", resource, field_selector)
+            inbox.put(Snapshot(self._matching(resource, namespace, selects), str(self.version)))
+            self._followers.append((selects, resource, inbox))
+        while stop is None or not stop.is_set():
+            try:
+                change = inbox.get(timeout=0.05)
+            except queue.Empty:
+                continue
+            if change is not None:
+                yield change
+
+    # ------------------------------------------------------------------------------------------ for tests
+
+    def configmap(self, name: str = "sem", namespace: str = "ns", **annotations: str) -> Object:
+        """Make the ConfigMap, or set annotations as a person with kubectl would."""
+        with self._lock:
+            there = self.objects.get((CONFIGMAPS.plural, namespace, name))
+            if there is None:
+                metadata = {"name": name, "namespace": namespace, "annotations": dict(annotations)}
+                return self.create(CONFIGMAPS, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata})
+            merged = {**there["metadata"].get("annotations", {}), **annotations}
+            return self._store(CONFIGMAPS, {**there, "metadata": {**there["metadata"], "annotations": merged}})
+
+    def pod(self, name: str, namespace: str = "ns", phase: str = "Running") -> str:
+        """Make a Pod, or move it to another phase; returns its uid."""
+        with self._lock:
+            there = self.objects.get((PODS.plural, namespace, name))
+            if there is None:
+                self.uids += 1
+                metadata = {"name": name, "namespace": namespace, "uid": f"uid-{self.uids}"}
+                there = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata}
+            return self._store(PODS, {**there, "status": {"phase": phase}})["metadata"]["uid"]
+
+    def kill(self, name: str, namespace: str = "ns") -> None:
+        """Remove a Pod as a force deletion does: at once."""
+        with self._lock:
+            there = self.objects.pop((PODS.plural, namespace, name))
+            self.version += 1
+            self._tell(PODS, there, None, there)
+
+    def annotations(self, name: str = "sem", namespace: str = "ns") -> dict[str, str]:
+        return dict(self.objects[CONFIGMAPS.plural, namespace, name]["metadata"].get("annotations") or {})
+
+    # ------------------------------------------------------------------------------------------ private
+
+    def _matching(self, resource: Resource, namespace: str | None, selects: Callable[[Object], bool]) -> list[Object]:
+        return [
+            copy.deepcopy(obj)
+            for (plural, place, _name), obj in sorted(self.objects.items())
+            if plural == resource.plural and place == (namespace or "") and selects(obj)
+        ]
+
+    def _store(self, resource: Resource, obj: Object) -> Object:
+        self.version += 1
+        stored = copy.deepcopy(obj)
+        stored["metadata"]["resourceVersion"] = str(self.version)
+        key = (resource.plural, stored["metadata"]["namespace"], stored["metadata"]["name"])
+        before = self.objects.get(key)
+        self.objects[key] = stored
+        self._tell(resource, before, stored, stored)
+        return copy.deepcopy(stored)
+
+    def _tell(self, resource: Resource, before: Object | None, after: Object | None, shown: Object) -> None:
+        for selects, followed, inbox in self._followers:
+            if followed != resource:
+                continue
+            if after is not None and selects(after):
+                inbox.put(Put(copy.deepcopy(shown)))
+            elif before is not None and selects(before):
+                inbox.put(Removed(copy.deepcopy(shown)))
+
+    def _begin(self, verb: str, resource: Resource, name: str) -> ApiError | None:
+        """Raise the fault that is due before the request is applied; return the one that is due after."""
+        self.requests.append(f"{verb} {resource.plural}/{name}")
+        if self.before_write and verb in ("create", "replace", "delete"):
+            self.before_write(f"{verb} {name}")
+        if not self.faults or self.faults[0].split()[0] != verb:
+            return None
+        fault = self.faults.pop(0).split()[1]
+        error, applied = _fault(fault)
+        if applied:
+            return error
+        raise error
+
+    @staticmethod
+    def _end(lost: ApiError | None, stored: Object) -> Object:
+        if lost is not None:
+            raise lost
+        return stored
+
+
+def _fault(word: str) -> tuple[ApiError, bool]:
+    fault, _, seconds = word.partition(":")
+    applied = fault.endswith("-applied")
+    retry_after = float(seconds) if seconds else None
+    kind = fault.removesuffix("-applied")
+    if kind == "409":
+        return Conflict(409, "Conflict", "the object has been modified"), applied
+    if kind == "429":
+        return Throttled(429, "TooManyRequests", "too many requests", retry_after), applied
+    if kind in ("500", "503", "504"):
+        return ServerError(int(kind), "InternalError", "the server is unwell", retry_after), applied
+    if kind == "403":
+        return Forbidden(403, "Forbidden", "not allowed"), applied
+    if kind == "lost":
+        return LostAnswer(0, "LostAnswer", "connection reset by peer"), applied
+    if kind == "unreachable":
+        return Unreachable(0, "Unreachable", "connection refused"), applied
+    raise ValueError(f"no such fault: {word}")
+
+
+def _selects(field_selector: str, name: str | None = None) -> Callable[[Object], bool]:
+    terms = [term for term in field_selector.split(",") if term]
+    if name:
+        terms.append(f"metadata.name={name}")
+
+    def selects(obj: Object) -> bool:
+        values = {"metadata.name": obj["metadata"]["name"], "status.phase": obj.get("status", {}).get("phase", "")}
+        for term in terms:
+            path, _, value = term.partition("=")
+            if path.endswith("!"):
+                if values[path[:-1]] == value:
+                    return False
+            elif values[path] != value:
+                return False
+        return True
+
+    return selects
