@@ -11,6 +11,7 @@ it prints its pid, and goes on when a line comes back, so that nothing ever runs
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -78,14 +79,20 @@ class Supervisor:
         once_ready = {child.name for child in self.children if child.was_ready}
         for child in self.children:
             if child.process is None:
-                if time.monotonic() >= child.not_before and once_ready.issuperset(child.after):
+                if time.monotonic() < child.not_before or not once_ready.issuperset(child.after):
+                    waiting += 1
+                    continue
+                try:
                     self.start(child)
-                else:
+                except OSError as error:  # its program or the disk is gone: that may pass, and the others live on
+                    print(error, flush=True)
+                    self.plan(child, -1)
                     waiting += 1
         return waiting
 
     def start(self, child: Child) -> None:
         me = os.getpid()
+        child.started, child.ready = time.monotonic(), False
 
         def prepare() -> None:
             signal.pthread_sigmask(signal.SIG_SETMASK, [])
@@ -104,8 +111,6 @@ class Supervisor:
                 start_new_session=True,
                 preexec_fn=prepare,
             )
-        child.started = time.monotonic()
-        child.ready = False
         self.changed = True
 
     def probe(self) -> int:
@@ -133,9 +138,13 @@ class Supervisor:
                     self.bury(child, os.waitstatus_to_exitcode(status))
 
     def bury(self, child: Child, code: int) -> None:
-        now = time.monotonic()
         assert child.process is not None
         child.process.returncode = code  # reaped here: Popen must not wait for a pid which may be reused
+        self.plan(child, code)
+
+    def plan(self, child: Child, code: int) -> None:
+        """Have the child started again: soon when it had run well, later and later when it had not."""
+        now = time.monotonic()
         stable = now - child.started >= STABLE_SECONDS
         child.delay = RESTART_SECONDS if stable else min(child.delay * 2, RESTART_MAX_SECONDS)
         child.not_before = now + child.delay
@@ -157,8 +166,9 @@ class Supervisor:
             for child in self.children
         ]
         temporary = self.directory / "running.new"
-        temporary.write_text(json.dumps(rows))
-        temporary.replace(self.directory / "running.json")
+        with contextlib.suppress(OSError):  # a full disk must not end the cluster; told again at the next change
+            temporary.write_text(json.dumps(rows))
+            temporary.replace(self.directory / "running.json")
         self.changed = False
 
     def stop(self) -> None:

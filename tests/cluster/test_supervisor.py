@@ -122,6 +122,21 @@ def test_killed_component_is_started_again_and_the_other_left_alone(running: Run
     assert after["second"] == before["second"]
 
 
+def test_component_without_its_program_is_tried_again_and_the_others_live(running: Running) -> None:
+    rows = json.loads((running.directory / "components.json").read_text())
+    late = running.directory / "late"
+    rows[1]["argv"] = [str(late), "600"]
+    (running.directory / "components.json").write_text(json.dumps(rows))
+    running.process.kill()
+    running.process.wait()
+    running.start()
+    running.go()
+    until(lambda: running.rows().get("second", {}).get("last_exit") == -1, "the failed start")
+    late.symlink_to("/bin/sleep")
+    first = until(running.ready, "both ready")["first"]
+    assert first["restarts"] == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_nothing_outlives_it(running: Running, number: signal.Signals) -> None:
     running.go()
