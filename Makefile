@@ -24,8 +24,8 @@ MUSTER_PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11;
 
 CLUSTER := $(PYTHON) -m cluster
 LEVEL ?= node
-# Recipes that begin with one of these two talk to that cluster.
-ON_NODE = eval "$$($(CLUSTER) env)";
+# Recipes that begin with one of these two talk to that cluster; roles find helm on PATH.
+ON_NODE = eval "$$($(CLUSTER) env)"; export PATH="$$(dirname "$$($(CLUSTER) tool helm)"):$$PATH";
 ON_CONTROL_PLANE = eval "$$($(CLUSTER) env --level control-plane)";
 
 # What the gates look at: the built tarball, installed beside kubernetes.core.
@@ -175,11 +175,11 @@ distributor_test: $(VENV_STAMP) ## Distributor's tests, each in an ephemeral nam
 
 .PHONY: distributor_apply
 distributor_apply: image ## install the chart into namespace distributor
-	$(ON_NODE) "$$($(CLUSTER) tool helm)" upgrade --install distributor charts/distributor --namespace distributor --create-namespace --wait
+	$(ON_NODE) helm upgrade --install distributor charts/distributor --namespace distributor --create-namespace --wait
 
 .PHONY: distributor_delete
 distributor_delete: $(VENV_STAMP) ## remove the chart and namespace distributor
-	$(ON_NODE) "$$($(CLUSTER) tool helm)" uninstall distributor --namespace distributor --ignore-not-found --wait
+	$(ON_NODE) helm uninstall distributor --namespace distributor --ignore-not-found --wait
 	$(ON_NODE) "$$($(CLUSTER) tool kubectl)" delete namespace distributor --ignore-not-found
 
 ##@ Measure

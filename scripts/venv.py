@@ -20,7 +20,7 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parent.parent
 OLDEST, TOO_NEW = (3, 11), (3, 14)  # what ansible-core 2.19 runs on
 NO_VENV = """error: {python} cannot make virtual environments (its ensurepip is missing).
-  Remedy on Debian and Ubuntu: apt-get install python3-venv   - then run the same command again."""
+  Remedy on Debian and Ubuntu: apt-get install {package}   - then run the same command again."""
 
 
 def main() -> None:
@@ -66,14 +66,14 @@ def has_ensurepip() -> bool:
 
 def install_ensurepip() -> None:
     """As root on Debian install what is missing, else say how."""
-    if os.geteuid() != 0 or not shutil.which("apt-get"):
-        sys.exit(NO_VENV.format(python=sys.executable))
     package = f"python{sys.version_info.major}.{sys.version_info.minor}-venv"
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        sys.exit(NO_VENV.format(python=sys.executable, package=package))
     say(f"Debian package {package}")
     subprocess.run(["apt-get", "update", "-qq"], check=False)
     subprocess.run(["apt-get", "install", "-y", "-qq", package], check=False)
     if not has_ensurepip():
-        sys.exit(NO_VENV.format(python=sys.executable))
+        sys.exit(NO_VENV.format(python=sys.executable, package=package))
 
 
 def unpack_kubernetes_core(python: str, collections: Path) -> None:
