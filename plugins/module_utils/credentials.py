@@ -151,7 +151,6 @@ class _Found:
         self.cluster: Entry = dict(cluster or {})
         self.user: Entry = dict(user or {})
         self.namespace: str | None = None
-        self.config: Entry = {}
         self.context = ""
         self.files: list[str] = []
 
@@ -237,7 +236,7 @@ def _from_kubeconfig(kubeconfig: Any, context: str | None, environ: Mapping[str,
     if not name:
         raise CredentialsError(f"{source} has no current-context: name one of {listed(config['contexts'])}")
     found = _Found(f"{source}, context {name}")
-    found.config, found.context, found.files = config, name, files
+    found.context, found.files = name, files
     entry = entry_of(config, "contexts", name, "context", source)
     found.cluster = dict(entry_of(config, "clusters", entry.get("cluster") or "", f"contexts[{name}].cluster", source))
     if entry.get("user"):
@@ -337,12 +336,12 @@ def _identity(found: _Found, persist: bool, environ: Mapping[str, str]) -> Ident
     """The user's kind, in the official client's order."""
     user, source = found.user, found.source
     if user.get("auth-provider"):
-        return OfficialClient(found.config, found.context, found.files, persist)
+        return OfficialClient(found.cluster, user, found.context, found.files if persist else [])
     if user.get("tokenFile"):
         return TokenFile(user["tokenFile"])
     if user.get("token"):
         return Fixed(bearer(str(user["token"]), f"the token of {source}"))
-    if user.get("exec"):
+    if user.get("exec") is not None:
         return ExecPlugin(user["exec"], found.cluster, source, environ)
     if user.get("username") and user.get("password"):
         pair = f"{user['username']}:{user['password']}".encode()

@@ -220,8 +220,9 @@ def _epoch(timestamp: str | None, what: str) -> float:
 class OfficialClient:
     """Whatever else a kubeconfig's user can be: the official package finds and refreshes the token."""
 
-    def __init__(self, config: Entry, context: str, files: list[str], persist: bool) -> None:
-        self._config, self._context, self._files, self._persist = config, context, files, persist
+    def __init__(self, cluster: Entry, user: Entry, context: str, persist_in: list[str]) -> None:
+        """`persist_in`: the kubeconfig files in which refreshed tokens are saved; none: they are not."""
+        self._cluster, self._user, self._context, self._persist_in = cluster, user, context, persist_in
         self._lock = threading.Lock()
         self._configuration: Any = None
 
@@ -229,7 +230,7 @@ class OfficialClient:
         with self._lock:
             if self._configuration is None:
                 self._configuration = self._load()
-            value = self._configuration.get_api_key_with_prefix("authorization")
+            value = self._configuration.get_api_key_with_prefix("BearerToken", "authorization")  # new and old name
         if not value:
             raise CredentialsError(
                 f"the auth-provider of context {self._context!r} gave no token: log in again with its own tool, or "
@@ -251,18 +252,27 @@ class OfficialClient:
         except ImportError:
             raise MissingLibrary("kubernetes", "for an auth-provider in a kubeconfig") from None
         configuration = client.Configuration()
-        common = {"context": self._context, "client_configuration": configuration}
         try:
-            if self._files:
-                path = os.pathsep.join(self._files)
-                config.load_kube_config(config_file=path, persist_config=self._persist, **common)
+            if self._persist_in:
+                path = os.pathsep.join(self._persist_in)
+                config.load_kube_config(path, self._context, configuration, persist_config=True)
             else:
-                config.load_kube_config_from_dict(self._config, **common)
+                config.load_kube_config_from_dict(self._document(), self._context, configuration)
         except Exception as error:  # whatever a provider raises; its text may hold a token
             raise CredentialsError(
                 f"the auth-provider of context {self._context!r} failed ({type(error).__name__}): log in again"
             ) from None
         return configuration
+
+    def _document(self) -> Entry:
+        """A kubeconfig of this login alone, its paths absolute."""
+        name = self._context
+        return {
+            "current-context": name,
+            "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
+            "clusters": [{"name": name, "cluster": self._cluster}],
+            "users": [{"name": name, "user": self._user}],
+        }
 
 
 def plugin_cluster(cluster: Entry) -> Entry:

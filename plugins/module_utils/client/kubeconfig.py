@@ -15,6 +15,20 @@ from ansible_collections.muster.coordination.plugins.module_utils.errors import 
 Entry = dict[str, Any]  # a cluster, user or context of a kubeconfig
 
 
+# what the fields that we read have to be
+_TEXTS = (
+    *("server", "certificate-authority", "certificate-authority-data", "tls-server-name", "proxy-url"),
+    *("token", "tokenFile", "client-certificate", "client-certificate-data", "client-key", "client-key-data"),
+    *("username", "password", "as", "as-uid", "namespace", "cluster", "user"),
+)
+_FIELDS: tuple[tuple[type, str, tuple[str, ...]], ...] = (
+    (str, "a text", _TEXTS),
+    (dict, "a mapping", ("exec", "auth-provider", "as-user-extra")),
+    (list, "a list", ("as-groups",)),
+    (bool, "true or false", ("insecure-skip-tls-verify",)),
+)
+
+
 class CredentialsError(MusterError):
     """The credentials can't be used as they are; says where they came from and what to do."""
 
@@ -59,14 +73,25 @@ def checked(document: Any, what: str, directory: str) -> Entry:
     for section, key in (("clusters", "cluster"), ("contexts", "context"), ("users", "user")):
         entries: dict[str, Entry] = {}
         config[section] = entries
-        for index, item in enumerate(document.get(section) or ()):
+        items = document.get(section) or []
+        if not isinstance(items, list):
+            raise CredentialsError(f"{section} in {what} is not a list")
+        for index, item in enumerate(items):
             if not isinstance(item, dict) or not isinstance(item.get("name"), str):
                 raise CredentialsError(f"{section}[{index}] in {what} has no name")
             entry = item.get(key) or {}
             if not isinstance(entry, dict):
                 raise CredentialsError(f"{section}[{item['name']}].{key} in {what} is not a mapping")
+            _check_types(entry, f"{section}[{item['name']}].{key}", what)
             entries.setdefault(item["name"], _resolved(entry, directory))
     return config
+
+
+def _check_types(entry: Entry, place: str, what: str) -> None:
+    for field, value in entry.items():
+        for kind, word, fields in _FIELDS:
+            if field in fields and value is not None and not isinstance(value, kind):
+                raise CredentialsError(f"{place}.{field} in {what} is not {word}")
 
 
 def _resolved(entry: Entry, directory: str) -> Entry:

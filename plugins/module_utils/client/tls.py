@@ -52,7 +52,7 @@ def pem(entry: Entry, field: str, source: str) -> Pem | None:
     data = entry.get(f"{field}-data")
     if data:
         try:
-            return Pem(text=base64.b64decode(data, validate=False).decode("utf-8"))
+            return Pem(text=base64.b64decode("".join(data.split()), validate=True).decode("utf-8"))
         except (binascii.Error, UnicodeDecodeError, TypeError, ValueError):
             raise CredentialsError(f"{field}-data of {source} is not base64 of a PEM text") from None
     return Pem(path=entry[field]) if entry.get(field) else None
