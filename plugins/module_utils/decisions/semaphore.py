@@ -108,7 +108,7 @@ class Semaphore:
     """One document: what there is, who holds it, who waits. `epoch` is the last number handed out.
 
     `behind`: the state does not say what the assignment says, for another program changed that. `settle` writes it anew
-    at once: if the same name came back into the assignment, it would be taken for the identity that the state remembers.
+    at once: if the same name came back into the assignment, it would be taken for the identity in the state.
     """
 
     capacity: Resources

@@ -169,7 +169,7 @@ class Attendant:
         self._read: set[str] = set()  # which of the two watches have brought their first list
         self._troubles: dict[str, str] = {}
         self._leases: dict[Identity, tuple[Lease, float]] = {}  # since when a lease is seen unchanged
-        self._renewed = clock()
+        self._renewed = clock() - (claimant.lease_seconds or 0)  # when a predecessor did is not known: renew at once
         self._due: float | None = None  # when to do what concerns only others
         self._quiet_until = 0.0
         self._resync_at = 0.0
@@ -237,17 +237,19 @@ class Attendant:
 
     def _act(self) -> Semaphore:
         started = self._clock()
+        asked_for = started < self._resync_at
         self._due = None
         self._resync_at = started + random.uniform(*self._resync)
         self._check_own_pod()
         done = write(self._api, self._name, self._namespace, self._step, dead=self._dead)
-        if not done.changed:
+        if asked_for and not done.changed:
             self._quiet_until = self._clock() + random.uniform(*RETRY)  # if a watch lags, its news ends this
-        self._object = done.after
-        after = done.verdict.semaphore
-        if self._me.identity in engine.leases(after):
+        before = engine.leases(read(done.before)) if done.before else {}
+        after = engine.leases(done.verdict.semaphore)
+        if after.get(self._me.identity) != before.get(self._me.identity):  # a write for others' sake renews nothing
             self._renewed = started
-        return after
+        self._object = done.after
+        return done.verdict.semaphore
 
     def _step(self, before: Semaphore) -> Decision:
         if self._me.lease_seconds and self._clock() >= self._renewed + self._me.lease_seconds / 3:
@@ -317,6 +319,8 @@ class Attendant:
             self._troubles[source] = str(change.error)
             return
         self._troubles.pop(source, None)
+        if isinstance(change, Put) and source == "pods" and self._pods.get(_name(change.obj)) == _uid(change.obj):
+            return  # it lives on: no reason to try at once what failed
         self._quiet_until = 0.0
         if isinstance(change, Recovered):
             return
@@ -328,26 +332,28 @@ class Attendant:
                 self._pods[_name(change.obj)] = _uid(change.obj)
             elif self._pods.get(_name(change.obj)) == _uid(change.obj):
                 del self._pods[_name(change.obj)]
+        elif isinstance(change, Snapshot):
+            self._take_object(change.items[0] if change.items else None, change.resource_version)
         else:
-            items = (
-                change.items if isinstance(change, Snapshot) else [] if isinstance(change, Removed) else [change.obj]
-            )
-            newest = items[0] if items else None
-            if not _is_older(newest, self._object):
-                self._object = newest
+            obj = None if isinstance(change, Removed) else change.obj
+            self._take_object(obj, change.obj["metadata"]["resourceVersion"])
+
+    def _take_object(self, obj: dict[str, Any] | None, version: str) -> None:
+        """Ignores what a watch brings late, after a write of our own (resource versions compare as integers)."""
+        known = self._object["metadata"]["resourceVersion"] if self._object else ""
+        if not (version.isdigit() and known.isdigit() and int(version) < int(known)):
+            self._object = obj
 
     def _next_wake(self, deadline: float | None) -> float:
-        """Seconds until something is due without news; bounded below, so that a late timer can't spin."""
-        now = self._clock()
-        times = [self._resync_at, *(since + lease.seconds for lease, since in self._leases.values())]
+        """Seconds until something is due without news. What was due in the last turn was seen to in it."""
+        times = [self._resync_at, self._quiet_until, *(since + lease.seconds for lease, since in self._leases.values())]
         if self._me.lease_seconds:
             times.append(self._renewed + self._me.lease_seconds / 3)
-        times = [max(at, self._quiet_until) for at in times + ([self._due] if self._due else [])]
-        if deadline is not None:
-            times.append(deadline)
-        if self._quiet_until > now:
-            times.append(self._quiet_until)
-        return max(0.005, min(times) - now)
+        if self._due is not None:
+            times.append(self._due)
+        wake = min((at for at in times if at > self.turned), default=self.turned + self._resync[1])
+        wake = max(wake, self._quiet_until)
+        return max(0.005, (wake if deadline is None else min(wake, deadline)) - self._clock())
 
     def _trouble(self) -> str | None:
         return next(iter(self._troubles.values()), None)
@@ -366,14 +372,6 @@ class Attendant:
 
 def _part_of(semaphore: Semaphore, holder: str) -> tuple[object, ...]:
     return semaphore.grants.get(holder), *(waiter for waiter in semaphore.queue if waiter.holder == holder)
-
-
-def _is_older(obj: dict[str, Any] | None, than: dict[str, Any] | None) -> bool:
-    """True for what a watch brings late, after a write of our own (resource versions compare as integers)."""
-    if obj is None or than is None or _uid(obj) != _uid(than):
-        return False
-    old, new = obj["metadata"]["resourceVersion"], than["metadata"]["resourceVersion"]
-    return old.isdigit() and new.isdigit() and int(old) < int(new)
 
 
 def _name(obj: Mapping[str, Any]) -> str:

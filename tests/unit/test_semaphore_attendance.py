@@ -1,0 +1,378 @@
+# Copyright: (c) 2026, Muster contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Attendance, driven by hand: a clock that stands still, and news that comes when the test says so."""
+
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.muster.coordination.plugins.module_utils.api import (
+    CONFIGMAPS,
+    PODS,
+    LostAnswer,
+    Put,
+    Removed,
+    Snapshot,
+    Trouble,
+)
+from ansible_collections.muster.coordination.plugins.module_utils.decisions import semaphore as engine
+from ansible_collections.muster.coordination.plugins.module_utils.decisions.semaphore import ANY, Claimant, Identity
+from ansible_collections.muster.coordination.plugins.module_utils.verbs import attendance
+from ansible_collections.muster.coordination.plugins.module_utils.verbs.attendance import Attendant, Sight
+from ansible_collections.muster.coordination.tests.support.memory_api import MemoryApi
+
+CAPACITY = engine.CAPACITY
+
+
+class Hand:
+    """Turns one Attendant's loop by hand. Seconds."""
+
+    def __init__(self, api: MemoryApi, name: str, *, uid: str = "", lease: int | None = None, start: float = 1000.0):
+        self.api, self.now = api, start
+        claimant = Claimant(name, uid, {ANY: 1}, lease_seconds=lease)
+        self.attendant = Attendant(api, name="sem", namespace="ns", claimant=claimant, clock=lambda: self.now)
+        self.turns = 0
+        self.attendant._resync_at = self.now + 60
+
+    def look(self) -> Hand:
+        """Both watches bring what there is now."""
+        objects = self.api.list(CONFIGMAPS, "ns").items
+        pods = self.api.list(PODS, "ns", field_selector=attendance.LIVING_PODS).items
+        self.attendant._take("object", Snapshot(objects, str(self.api.version)))
+        self.attendant._take("pods", Snapshot(pods, str(self.api.version)))
+        return self
+
+    def turn(self) -> Sight:
+        self.turns += 1
+        return self.attendant._turn()
+
+    def live(self, seconds: float, *, look: bool = True) -> Sight:
+        """Go round as the loop would for this long, sleeping as it asks for."""
+        end = self.now + seconds
+        while self.now < end:
+            if look:
+                seen = self.attendant._object
+                there = self.api.objects.get((CONFIGMAPS.plural, "ns", "sem"))
+                if there is not None and (seen is None or seen["metadata"] != there["metadata"]):
+                    self.look()
+            sight = self.turn()
+            self.now = min(end, self.now + self.attendant._next_wake(None))
+        return sight
+
+
+@pytest.fixture
+def api() -> MemoryApi:
+    return MemoryApi()
+
+
+def semaphore(api: MemoryApi) -> engine.Semaphore:
+    return engine.parse(api.annotations())
+
+
+def claim(api: MemoryApi, name: str, uid: str, lease: int | None = None) -> None:
+    attendance.write(
+        api, "sem", "ns", lambda s: engine.claim(s, Claimant(name, uid, {ANY: 1}, 0, lease), now="", enqueue=True)
+    )
+
+
+def writes(api: MemoryApi) -> int:
+    return sum(request.startswith("replace") for request in api.requests)
+
+
+# ------------------------------------------------------------------------------------------ who is dead
+
+
+def dead(api: MemoryApi, seen: dict[str, str] | None = None) -> set[Identity]:
+    return attendance.dead_pods(api, "ns", seen)(semaphore(api))
+
+
+def test_dead_are_those_whose_pod_is_gone_has_ended_or_was_made_again(api):
+    api.configmap(**{CAPACITY: '{"gpu": 9}'})
+    uids = {name: api.pod(name) for name in ("lives", "gone", "ended", "again")}
+    for name, uid in uids.items():
+        claim(api, name, uid)
+    claim(api, "ci", "", lease=60)
+    api.kill("gone")
+    api.pod("ended", phase="Succeeded")
+    api.kill("again")
+    api.pod("again")
+    expected = {(name, uids[name]) for name in ("gone", "ended", "again")}
+    assert dead(api) == expected
+    assert dead(api, {"lives": uids["lives"], "again": "another"}) == expected
+
+
+@pytest.mark.parametrize("others", [0, 20], ids=["looked up one by one", "by one list"])
+def test_a_host_of_an_old_distributor_that_is_gone_is_dead(api, others):
+    names = [f"old-{number}" for number in range(others)]
+    for name in [*names, "there"]:
+        api.pod(name)
+    assignment = ",".join(f'"{name}":"gpu"' for name in [*names, "there", "gone"])
+    api.configmap(**{CAPACITY: '{"gpu": 50}', engine.ASSIGNMENT: f"{{{assignment}}}"})
+    assert dead(api) == {("gone", None)}
+
+
+def test_pods_are_looked_at_after_the_semaphore(api):
+    """A Pod that was born, and claimed, after a look at the Pods is not dead for not having been seen."""
+    api.configmap(**{CAPACITY: '{"gpu": 9}'})
+    asked = []
+    attendance.write(
+        api, "sem", "ns", lambda s: engine.Decision(s, "x"), dead=lambda s: asked.append(list(api.requests)) or set()
+    )
+    assert asked == [["create configmaps/sem", "get configmaps/sem"]]
+
+
+# ------------------------------------------------------------------------------------------ the loop
+
+
+def test_a_waiter_writes_once_and_then_only_watches(api):
+    api.configmap(**{CAPACITY: '{"gpu": 1}'})
+    hands = [Hand(api, name, uid=api.pod(name)) for name in ("a", "b", "c", "d")]
+    for hand in hands:
+        hand.look().turn()
+    before = writes(api)
+    for _ in range(5):
+        for hand in hands:
+            hand.look().live(5)
+    assert writes(api) == before
+    assert [waiter.holder for waiter in semaphore(api).queue] == ["b", "c", "d"]
+
+
+def test_an_idle_loop_sleeps(api):
+    api.configmap(**{CAPACITY: '{"gpu": 1}'})
+    holder, waiter = (Hand(api, name, uid=api.pod(name)) for name in ("a", "b"))
+    for hand in (holder, waiter):
+        hand.look().live(600)
+        assert hand.turns < 30
+
+
+def test_before_the_first_list_it_sleeps_too(api):
+    hand = Hand(api, "a", uid="u")
+    hand.attendant._take("object", Trouble(LostAnswer(0, "LostAnswer", "connection refused")))
+    sight = hand.live(3600, look=False)
+    assert "connection refused" in sight.trouble
+    assert hand.turns < 100
+
+
+def test_an_unreachable_api_server_does_not_make_it_spin(api):
+    api.configmap(**{CAPACITY: '{"gpu": 1}'})
+    hand = Hand(api, "a", uid=api.pod("a")).look()
+    api.faults = ["get lost"] * 100000
+    api.get, get = lambda *args: (_ for _ in ()).throw(LostAnswer(0, "LostAnswer", "reset")), api.get
+    attendance_commit = attendance.commit
+    try:
+        attendance.commit = lambda *args, **kwargs: args[0].get(*args[1:4])
+        sight = hand.live(120, look=False)
+    finally:
+        attendance.commit, api.get = attendance_commit, get
+    assert "reset" in sight.trouble
+    assert hand.turns < 300
+
+
+def test_a_name_in_use_and_a_missing_semaphore_do_not_make_it_spin(api):
+    hand = Hand(api, "a", uid=api.pod("a")).look()
+    assert "does not exist" in hand.live(300).trouble
+    assert hand.turns < 500
+    assert writes(api) == 0
+
+
+def test_unrelated_pods_do_not_make_it_try_again(api):
+    """Each Pod of the namespace changes all the time; what failed is tried again in its own time."""
+    api.configmap(**{CAPACITY: '{"gpu": 1}'})
+    uid = api.pod("a")
+    hand = Hand(api, "a", uid=uid).look()
+    other = api.pod("other")
+    api.kill("a")
+    hand.look().turn()
+    before = len(api.requests)
+    for _ in range(50):
+        pod = {"metadata": {"name": "other", "uid": other, "resourceVersion": "9"}}
+        hand.attendant._take("pods", Put(pod))
+        hand.turn()
+    assert len(api.requests) - before <= 2
+
+
+def test_a_pod_that_outlives_its_object_claims_nothing(api):
+    api.configmap(**{CAPACITY: '{"gpu": 1}'})
+    uid = api.pod("a")
+    hand = Hand(api, "a", uid=uid).look()
+    assert hand.turn().grant is not None
+    api.kill("a")
+    claim_before = api.pod("b")
+    attendance.write(
+        api,
+        "sem",
+        "ns",
+        lambda s: engine.claim(s, Claimant("b", claim_before, {ANY: 1}), now="", enqueue=True),
+        dead=attendance.dead_pods(api, "ns"),
+    )
+    sight = hand.look().live(30)
+    assert sight.grant is None
+    assert "does not exist any more" in sight.trouble
+    assert list(semaphore(api).grants) == ["b"] and semaphore(api).queue == ()
+
+
+def test_the_death_of_a_holder_is_acted_upon_by_the_next_in_the_queue_at_once(api):
+    api.configmap(**{CAPACITY: '{"gpu": 1}'})
+    a, b, c = (Hand(api, name, uid=api.pod(name)) for name in "abc")
+    for hand in (a, b, c):
+        hand.look().turn()
+    api.kill("a")
+    c.look().turn()
+    assert "a" in semaphore(api).grants  # it concerns only others: after a short random delay, if nobody did it
+    assert b.look().turn().grant is not None
+    assert c.live(1).place == 1
+
+
+def test_others_do_it_when_the_next_in_the_queue_does_not(api):
+    api.configmap(**{CAPACITY: '{"gpu": 1}'})
+    a, b, c = (Hand(api, name, uid=api.pod(name)) for name in "abc")
+    for hand in (a, b, c):
+        hand.look().turn()
+    api.kill("a")
+    c.look().live(attendance.OTHERS_FIRST[1] + 0.01)
+    assert list(semaphore(api).grants) == ["b"]
+
+
+def test_news_that_come_late_are_not_news(api):
+    api.configmap(**{CAPACITY: '{"gpu": 1}'})
+    old = api.get(CONFIGMAPS, "sem", "ns")
+    hand = Hand(api, "a", uid=api.pod("a")).look()
+    assert hand.turn().grant is not None
+    before = writes(api)
+    hand.attendant._take("object", Put(old))
+    assert hand.turn().grant is not None
+    assert writes(api) == before
+
+
+def test_news_of_a_predecessor_of_the_same_name_are_not_news(api):
+    old = api.configmap(**{CAPACITY: '{"gpu": 1}'})
+    hand = Hand(api, "a", uid=api.pod("a")).look()
+    api.delete(CONFIGMAPS, "sem", "ns")
+    removed = {**old, "metadata": {**old["metadata"], "resourceVersion": str(api.version)}}
+    api.configmap(**{CAPACITY: '{"gpu": 1}'})
+    assert hand.turn().grant is not None  # it read and wrote the new one
+    for late in (Put(old), Removed(removed)):
+        hand.attendant._take("object", late)
+        sight = hand.turn()
+        assert (sight.grant is not None, sight.trouble) == (True, None)
+
+
+def test_a_semaphore_removed_and_made_again_is_claimed_again(api):
+    api.configmap(**{CAPACITY: '{"gpu": 1}'})
+    hand = Hand(api, "a", uid=api.pod("a")).look()
+    first = hand.turn().grant
+    api.delete(CONFIGMAPS, "sem", "ns")
+    sight = hand.look().turn()
+    assert sight.grant is None and "does not exist" in sight.trouble
+    api.configmap(**{CAPACITY: '{"gpu": 1}'})
+    assert hand.look().turn().grant.fence > first.fence
+
+
+def test_a_malformed_semaphore_is_left_alone_and_the_holder_goes_on(api):
+    api.configmap(**{CAPACITY: '{"gpu": 1}'})
+    hand = Hand(api, "a", uid=api.pod("a")).look()
+    held = hand.turn().grant
+    good = api.annotations()[engine.STATE]
+    before = writes(api)
+    api.configmap(**{engine.STATE: "{"})
+    sight = hand.look().live(200)
+    assert sight.grant == held
+    assert "distributor_state" in sight.trouble
+    assert writes(api) == before
+    api.configmap(**{engine.STATE: good})
+    assert hand.look().turn() == Sight(held, None, semaphore(api), None)
+
+
+def test_a_resource_that_is_no_longer_declared_is_told_and_costs_nothing(api):
+    api.configmap(**{CAPACITY: '{"gpu": 1}'})
+    claimant = Claimant("a", api.pod("a"), {"cpu": 1})
+    hand = Hand(api, "a").look()
+    hand.attendant._me = claimant
+    before = len(api.requests)
+    assert "name one that distributor_capacity declares (gpu)" in hand.live(40, look=False).trouble
+    assert len(api.requests) == before
+
+
+# ------------------------------------------------------------------------------------------ leases
+
+
+def test_a_lease_is_renewed_within_its_time_whatever_else_the_holder_does(api):
+    """A write for the sake of others is no renewal."""
+    api.configmap(**{CAPACITY: '{"gpu": 9}'})
+    ci = Hand(api, "ci", lease=60).look()
+    assert ci.turn().grant is not None
+    seen, since = None, ci.now
+    for number in range(30):
+        name = f"pod-{number}"
+        claim(api, name, api.pod(name))
+        api.kill(name)
+        ci.look().live(7)
+        assert name not in semaphore(api).grants
+        lease = semaphore(api).grants["ci"].lease
+        if lease != seen:
+            seen, since = lease, ci.now
+        assert ci.now - since < 40, "unrenewed for two thirds of its time"
+
+
+def test_a_process_that_starts_again_renews_at_once(api):
+    """It does not know when its predecessor renewed last."""
+    api.configmap(**{CAPACITY: '{"gpu": 9}'})
+    Hand(api, "ci", lease=60).look().turn()
+    beat = semaphore(api).grants["ci"].lease.beat
+    again = Hand(api, "ci", lease=60).look()
+    assert again.live(1).grant is not None
+    assert semaphore(api).grants["ci"].lease.beat > beat
+
+
+def test_a_lease_that_stands_still_is_taken_away_after_its_time_and_not_before(api):
+    api.configmap(**{CAPACITY: '{"gpu": 1}'})
+    claim(api, "ci", "", lease=60)
+    waiter = Hand(api, "b", uid=api.pod("b")).look()
+    assert waiter.live(59).grant is None
+    assert waiter.live(2).grant is not None
+    assert waiter.turns < 20
+
+
+def test_a_lease_that_moves_is_not_taken_away(api):
+    api.configmap(**{CAPACITY: '{"gpu": 1}'})
+    holder = Hand(api, "ci", lease=30).look()
+    waiter = Hand(api, "b", uid=api.pod("b")).look()
+    for _ in range(20):
+        holder.now = waiter.now
+        assert holder.look().live(10).grant is not None
+        assert waiter.look().live(10).grant is None
+
+
+def test_an_observer_that_was_frozen_takes_nobody_away(api):
+    api.configmap(**{CAPACITY: '{"gpu": 1}'})
+    holder = Hand(api, "ci", lease=30).look()
+    holder.turn()
+    waiter = Hand(api, "b", uid=api.pod("b")).look()
+    waiter.turn()
+    holder.now += 20
+    holder.look().turn()  # renewed, while the other sees nothing
+    waiter.now += 3600
+    assert waiter.turn().grant is None  # it asks what is there before it takes away
+    assert "ci" in semaphore(api).grants
+
+
+def test_a_holder_that_could_not_renew_says_so_before_others_take_it_away(api):
+    api.configmap(**{CAPACITY: '{"gpu": 1}'})
+    holder = Hand(api, "ci", lease=30).look()
+    assert holder.turn().grant is not None
+    holder.now += 30
+    api.faults = ["get 403"]
+    sight = holder.turn()
+    assert sight.grant is None
+    assert sight.trouble
+
+
+def test_a_holder_whose_lease_was_removed_by_hand_does_not_spin(api):
+    api.configmap(**{CAPACITY: '{"gpu": 1}'})
+    holder = Hand(api, "ci", lease=30).look()
+    holder.turn()
+    api.configmap(**{engine.STATE: api.annotations()[engine.STATE].replace('"expires"', '"was"')})
+    holder.look().live(120)
+    assert holder.turns < 60
+    assert semaphore(api).grants["ci"].lease is not None
