@@ -24,9 +24,9 @@ MUSTER_PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11;
 
 CLUSTER := $(PYTHON) -m cluster
 LEVEL ?= node
-# Recipes that begin with one of these two talk to that cluster; roles find helm on PATH.
-ON_NODE = eval "$$($(CLUSTER) env)"; export PATH="$$(dirname "$$($(CLUSTER) tool helm)"):$$PATH";
-ON_CONTROL_PLANE = eval "$$($(CLUSTER) env --level control-plane)";
+# Recipes that begin with one of these two talk to that cluster.
+ON_NODE := scripts/on.sh node
+ON_CONTROL_PLANE := scripts/on.sh control-plane
 
 # What the gates look at: the built tarball, installed beside kubernetes.core.
 INSTALLED := $(CURDIR)/build/collections
@@ -164,9 +164,8 @@ cluster-down: $(VENV_STAMP) ## remove it and all that it has (LEVEL=node or cont
 
 .PHONY: distributor_run
 distributor_run: cluster-up ## apply templates/configmap.yaml to namespace default, and claim once from here
-	$(ON_NODE) "$$($(CLUSTER) tool kubectl)" --namespace default apply -f templates/configmap.yaml
+	$(ON_NODE) kubectl --namespace default apply -f templates/configmap.yaml
 	$(ON_NODE) muster distributor once --namespace default --holder "$$(hostname)" --lease 70
-	$(ON_NODE) muster distributor status --namespace default
 
 .PHONY: distributor_test
 distributor_test: $(VENV_STAMP) ## Distributor's tests, each in an ephemeral namespace
@@ -175,12 +174,13 @@ distributor_test: $(VENV_STAMP) ## Distributor's tests, each in an ephemeral nam
 
 .PHONY: distributor_apply
 distributor_apply: image ## install the chart into namespace distributor
-	$(ON_NODE) helm upgrade --install distributor charts/distributor --namespace distributor --create-namespace --wait
+	$(ON_NODE) helm upgrade --install distributor charts/distributor \
+	    --namespace distributor --create-namespace --take-ownership --wait
 
 .PHONY: distributor_delete
 distributor_delete: $(VENV_STAMP) ## remove the chart and namespace distributor
 	$(ON_NODE) helm uninstall distributor --namespace distributor --ignore-not-found --wait
-	$(ON_NODE) "$$($(CLUSTER) tool kubectl)" delete namespace distributor --ignore-not-found
+	$(ON_NODE) kubectl delete namespace distributor --ignore-not-found
 
 ##@ Measure
 
