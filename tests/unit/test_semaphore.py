@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import pytest
+
 from ansible_collections.muster.coordination.plugins.module_utils.decisions import semaphore as engine
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.semaphore import (
     ANY,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from ansible_collections.muster.coordination.plugins.module_utils.decisions import semaphore as engine
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.semaphore import (
     ASSIGNMENT,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from ansible_collections.muster.coordination.plugins.module_utils.api import CONFIGMAPS, Api, NotFound
@@ -50,7 +51,7 @@ def configure(
     `capacity` maps resource names to counts, 0 to 2^31 - 1; None keeps what is there. A lowered capacity revokes
     nobody: it drains. `absent` refuses while somebody holds or waits, or the ConfigMap has data, unless `force`.
     """
-    wanted = None if capacity is None else engine.parse_capacity(dict(capacity), "capacity")
+    wanted = None if capacity is None else engine.parse_capacity(_counts(capacity), "capacity")
 
     def present(obj: dict[str, Any] | None) -> tuple[dict[str, Any] | Delete | None, None]:
         if obj is None:
@@ -127,6 +128,9 @@ def claim(
     before = _own(_semaphore(done.before), holder)
     if decision.outcome == "busy":
         raise MusterError(f"{decision.reasons[0]}; give wait=true to queue for it")
+    if decision.outcome == "waiting" and not wait:  # an earlier claim with wait, whose process ended, left it a place
+        place = decision.semaphore.place(holder)
+        raise MusterError(f"{decision.reasons[0]}; {holder} has place {place} in the queue; give wait=true to wait on")
     if decision.outcome == "waiting" and not check_mode:
         decision = _wait(api, name, namespace, claimant, started + wait_timeout, wait_timeout)
     after = _own(decision.semaphore, holder)
@@ -167,7 +171,7 @@ def release(
     except NoSemaphore:
         return {"changed": False, "before": nothing, "after": nothing, "reasons": [], "outcome": "absent", **nothing}
     before, after = (_own(_semaphore(done.before), holder), _own(done.verdict.semaphore, holder))
-    result = {"changed": done.changed, "before": before, "after": after, "reasons": list(done.verdict.reasons)}
+    result = {"changed": before != after, "before": before, "after": after, "reasons": list(done.verdict.reasons)}
     return {**result, "outcome": done.verdict.outcome, **after}
 
 
@@ -209,16 +213,20 @@ def identify(api: Api, namespace: str, holder: str, uid: str | None, lease: int 
 
 
 def _wait(api: Api, name: str, namespace: str, claimant: Claimant, deadline: float, wait_timeout: float) -> Decision:
-    attendant = Attendant(api, name=name, namespace=namespace, claimant=claimant)
-    last = None
-    for sight in attendant.sights(deadline):
-        if sight.grant is not None and sight.semaphore is not None:
-            return Decision(sight.semaphore, "granted", (f"{claimant.holder} waited its turn",))
-        last = sight
-
     def withdraw(before: Semaphore) -> Decision:
         return engine.release(before, *claimant.identity, now=utc_now(), keep_grant=True)
 
+    attendant = Attendant(api, name=name, namespace=namespace, claimant=claimant)
+    last = None
+    try:
+        for sight in attendant.sights(deadline):
+            if sight.grant is not None and sight.semaphore is not None:
+                return Decision(sight.semaphore, "granted", (f"{claimant.holder} waited its turn",))
+            last = sight
+    except BaseException:  # also an interrupt: who does not wait must not be granted
+        with suppress(MusterError):
+            write(api, name, namespace, withdraw)
+        raise
     final = write(api, name, namespace, withdraw).verdict.semaphore
     if claimant.holder in final.grants and final.grants[claimant.holder].uid == claimant.uid:
         return Decision(final, "granted", (f"{claimant.holder} was served in the last moment",))
@@ -237,6 +245,11 @@ def _refuse_in_use(obj: Mapping[str, Any], what: str) -> None:
     else:
         return
     raise MusterError(f"{what} {why}: it was not removed; give force=true to remove it all the same")
+
+
+def _counts(capacity: Mapping[str, Any]) -> dict[str, Any]:
+    """Ansible hands a templated number on as a string, as its own type `int` allows."""
+    return {name: int(n) if isinstance(n, str) and n.isdecimal() and n.isascii() else n for name, n in capacity.items()}
 
 
 def _semaphore(obj: Mapping[str, Any] | None) -> Semaphore:
