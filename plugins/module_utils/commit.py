@@ -94,7 +94,8 @@ def commit(
             before = _read(api, resource, name, namespace)
             desired, verdict = decide(before)
             if desired is before or desired == before or (before is None and isinstance(desired, Delete)):
-                return Committed(maybe_written, lost if maybe_written else before, before, verdict, attempts)
+                first = lost if maybe_written else before
+                return Committed(first != before, first, before, verdict, attempts)
             after = None if isinstance(desired, Delete) else desired
             if not check_mode:
                 after = _write(api, resource, before, desired)
@@ -108,7 +109,7 @@ def commit(
             if not maybe_written:
                 maybe_written, lost = True, uncertain.before
             troubles += 1
-            delay = _jitter(TROUBLE_BACKOFF, troubles, pace)
+            delay = max(obstacle.retry_after or 0.0, _jitter(TROUBLE_BACKOFF, troubles, pace))
         except (LostAnswer, ServerError, Throttled, Unreachable) as error:
             obstacle = error
             troubles += 1

@@ -11,7 +11,8 @@ S1 no grant beyond the capacity (a lowered capacity drains: what is held may sta
 S2 numbers grow strictly: a new fence or place is higher than any number ever seen; a grant keeps its fence
 S3 no lost update: one write takes out the dead and, beside them, lets one holder come or one go or one change; a
    write that was decided on an older revision would undo the one in between, and is seen by that
-S5 first come, first served within a priority; nobody overtakes a higher priority, except by age; what is free and wanted is granted
+S5 first come, first served within a priority; nobody overtakes a higher priority, except by age; and what is free and
+   wanted is granted
 S7 what is malformed, unknown or foreign stays as it is
 (S4, no grant survives its holder for long, is about time and S6, old writers mixed in, is S1 with such writers.)
 """

@@ -110,7 +110,7 @@ def test_an_unknown_resource_is_refused_with_the_known_ones():
 
 def test_a_second_resource_is_refused_with_what_is_held():
     held = claimed(Semaphore({"gpu": 1, "tpu": 1}), who("a", want="gpu"))
-    with pytest.raises(MusterError, match="a holds gpu.*asks for tpu.*release it first"):
+    with pytest.raises(MusterError, match=r"a holds gpu.*asks for tpu.*release it first"):
         engine.claim(held, who("a", want="tpu"), now=NOW, enqueue=True)
 
 

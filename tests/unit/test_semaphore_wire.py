@@ -279,5 +279,5 @@ def test_it_takes_out_holders_that_are_no_pods_and_the_next_run_puts_that_right(
 def test_it_refuses_a_list_value_so_we_never_write_one():
     with pytest.raises(old_distributor.GoError):
         old_distributor.run({ASSIGNMENT: '{"a": ["gpu"]}'}, "old", ["a"])
-    for annotations in (FULL, document({"gpu": 9}, *(claimant(name) for name in "abc"))):
-        assert all(type(resource) is str for resource in json.loads(annotations[ASSIGNMENT]).values())
+    for ours in (FULL, document({"gpu": 9}, *(claimant(name) for name in "abc"))):
+        assert all(type(resource) is str for resource in json.loads(ours[ASSIGNMENT]).values())
