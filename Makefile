@@ -35,6 +35,7 @@ COLLECTION := $(INSTALLED)/ansible_collections/muster/coordination
 PYTEST = $(PYTHON) -m pytest --junitxml=build/junit/$@.xml
 SHELL_SCRIPTS = $(shell git ls-files '*.sh' .ci/run)
 
+export MOLECULE_GLOB := molecule/*/molecule.yml
 export ANSIBLE_LOCALHOST_WARNING := false
 export ANSIBLE_INVENTORY_UNPARSED_WARNING := false
 
@@ -94,6 +95,7 @@ mypy: $(VENV_STAMP)
 	mkdir -p build/typing/ansible_collections/muster
 	ln -sfn ../../../.. build/typing/ansible_collections/muster/coordination
 	mypy
+	mypy $(wildcard scripts images demo bench)
 
 yamllint: $(VENV_STAMP)
 	yamllint --strict .
