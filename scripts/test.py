@@ -120,8 +120,8 @@ def clusters_as_they_were() -> Iterator[None]:
 
 
 def cluster(*arguments: str, quiet: bool = False) -> int:
-    out = subprocess.DEVNULL if quiet else None
-    return subprocess.run([sys.executable, "-m", "cluster", *arguments], cwd=CHECKOUT, stdout=out, stderr=out).returncode
+    command = [sys.executable, "-m", "cluster", *arguments]
+    return subprocess.run(command, cwd=CHECKOUT, capture_output=quiet).returncode
 
 
 def summary(outcomes: list[Outcome], seconds: float) -> int:
