@@ -51,7 +51,7 @@ demo: image ## real Pods on a real Kubernetes claim and hand on resources: watch
 	$(ON_NODE) $(PYTHON) -m demo
 
 .PHONY: test
-test: $(VENV_STAMP) ## everything that proves it, with a summary (first run about 30 minutes, later 10)
+test: $(VENV_STAMP) ## everything that proves it, with a summary (the first run builds a Kubernetes: about 30 minutes; later 10)
 	$(PYTHON) scripts/test.py
 
 ##@ Tests, one by one
