@@ -140,8 +140,7 @@ def _read(api: Api, resource: Resource, name: str, namespace: str) -> Object | N
 
 def _write(api: Api, resource: Resource, before: Object | None, desired: Object | Delete | None) -> Object | None:
     try:
-        if isinstance(desired, Delete):
-            assert before is not None
+        if isinstance(desired, Delete) and before is not None:
             metadata = before["metadata"]
             api.delete(
                 resource,
@@ -151,7 +150,7 @@ def _write(api: Api, resource: Resource, before: Object | None, desired: Object 
                 resource_version=metadata["resourceVersion"],
             )
             return None
-        if desired is None:
+        if desired is None or isinstance(desired, Delete):
             raise ValueError("to remove an object a decision returns DELETE, not None")
         return api.create(resource, desired) if before is None else api.replace(resource, desired)
     except NotFound as error:

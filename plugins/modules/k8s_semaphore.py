@@ -109,7 +109,7 @@ SPEC = {
 }
 
 
-def main():
+def main() -> None:
     ansible_face.run(SPEC, semaphore.configure)
 
 

@@ -182,7 +182,7 @@ SPEC = {
 }
 
 
-def main():
+def main() -> None:
     ansible_face.run(SPEC, semaphore.ensure_claim)
 
 

@@ -94,7 +94,7 @@ from ansible_collections.muster.coordination.plugins.module_utils.verbs import s
 SPEC = {"name": {"type": "str"}, "namespace": {"type": "str", "required": True}}
 
 
-def main():
+def main() -> None:
     ansible_face.run(SPEC, semaphore.info)
 
 
