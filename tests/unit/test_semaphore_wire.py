@@ -207,7 +207,7 @@ def test_null_and_missing_annotations_are_empty():
 
 
 def test_fences_go_on_growing_when_the_object_is_made_again():
-    """Each write hands out at most two numbers (a place and a fence) and makes one revision, so twice it is enough."""
+    """One write hands out fewer than NUMBERS, and makes one revision at least."""
     annotations, revision = {CAPACITY: '{"gpu": 0}'}, 100
     for name in "abcdefgh":
         before = engine.parse(annotations, revision)
@@ -220,6 +220,16 @@ def test_fences_go_on_growing_when_the_object_is_made_again():
     made_again = engine.parse({CAPACITY: '{"gpu": 1}'}, revision + 2)
     fresh = engine.claim(made_again, claimant("new"), now=NOW, enqueue=True).semaphore.grants["new"].fence
     assert fresh > max(grant.fence for grant in last.grants.values())
+
+
+def test_as_many_entries_as_numbers_in_a_write_do_not_fit_into_the_annotations():
+    shortest = [
+        engine.render(Semaphore({}, {"p": engine.Grant(None, {"g": 1}, 1)})),
+        engine.render(Semaphore({}, queue=(engine.Waiter("p", "", {"g": 1}, 0, 1),))),
+    ]
+    empty = engine.annotation_bytes(engine.render(Semaphore({})))
+    for entry in shortest:
+        assert (engine.annotation_bytes(entry) - empty) * engine.NUMBERS > engine.MAX_ANNOTATIONS
 
 
 def test_the_counter_is_never_behind_the_numbers_in_use():

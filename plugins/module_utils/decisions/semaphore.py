@@ -33,6 +33,7 @@ MODE = "v1"  # one resource a holder, visible to an old Distributor
 ANY = "*"  # the want of a holder that takes any one resource, as in the seed
 AGEING = 64  # a waiter gains one priority for so many numbers handed out behind it
 MAX_ANNOTATIONS = 256 * 1024  # bytes; the API server's limit on all annotations of an object
+NUMBERS = 8192  # one write hands out fewer: each but one is in the document then, and so many entries don't fit
 MAX_COUNT = 2**31 - 1
 MAX_NAME = 253  # characters; the limit of a Pod's name
 LEASE_SECONDS = range(3, 7 * 24 * 3600 + 1)
@@ -286,9 +287,8 @@ def leases(semaphore: Semaphore) -> dict[Identity, Lease]:
 def parse(annotations: Mapping[str, str], revision: int = 0) -> Semaphore:
     """Read the three annotations. Raises Malformed, naming the annotation and the remedy.
 
-    `revision` is the object's resourceVersion: without a state the counter starts at twice that, so that fences go on
-    growing when a ConfigMap is deleted and made again, or when its state annotation is lost. (Whoever comes needs a
-    write, and gets two numbers at most, a place and a fence: so twice the revision is never behind.)
+    `revision` is the object's resourceVersion: without a state the counter starts at NUMBERS times that, so that fences
+    go on growing when a ConfigMap is deleted and made again, or when its state annotation is lost.
     """
     capacity = parse_capacity(_json_object(annotations, CAPACITY))
     assignment = _json_object(annotations, ASSIGNMENT)
@@ -296,7 +296,7 @@ def parse(annotations: Mapping[str, str], revision: int = 0) -> Semaphore:
     if state and (state.get("version"), state.get("mode", MODE)) != (VERSION, MODE):
         found = {"version": state.get("version"), "mode": state.get("mode", MODE)}
         raise Malformed(_where(STATE), found, f"this Muster knows version {VERSION}, mode {MODE}; use the newer one")
-    epoch = _count(state.get("epoch", 2 * revision), _where(STATE, "epoch"), bound=2**63)
+    epoch = _count(state.get("epoch", NUMBERS * revision), _where(STATE, "epoch"), bound=2**63)
     recorded = {
         name: _read_grant(entry, _where(STATE, "grants", name))
         for name, entry in _object(state.get("grants", {}), _where(STATE, "grants")).items()

@@ -1,0 +1,395 @@
+# Copyright: (c) 2026, Muster contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every order in which a few writers, deaths and rebirths can meet at one semaphore; not a sample: all of them.
+
+Safety, at each write of the ConfigMap: it is legal after the one before (the oracle: S1, S2, S3, S5, S7), and what it
+takes out is dead or takes itself out. Liveness, from each state that can be reached: once everybody alive has had one
+look, nothing that is free is waited for, and nobody who is dead has anything (S4 without its second).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import pytest
+
+from ansible_collections.muster.coordination.plugins.module_utils.decisions import semaphore as engine
+from ansible_collections.muster.coordination.plugins.module_utils.decisions.semaphore import ANY, Claimant
+from ansible_collections.muster.coordination.plugins.module_utils.errors import MusterError
+from ansible_collections.muster.coordination.plugins.module_utils.verbs import attendance
+from ansible_collections.muster.coordination.plugins.module_utils.verbs import semaphore as verbs
+from ansible_collections.muster.coordination.tests.support import legality, old_distributor
+from ansible_collections.muster.coordination.tests.support.interleave import (
+    CONFIGMAPS,
+    PODS,
+    Actor,
+    ReplayedApi,
+    Replayer,
+    World,
+    annotations,
+    carry_out,
+    still,
+)
+
+ENOUGH = 2_000_000  # states; more is a model that grew by mistake
+
+
+# ------------------------------------------------------------------------------------------ who takes part
+
+
+def sidecar(name: str, uid: str, seen: Mapping[str, str] | None = None, *, then_release: bool = False) -> Actor:
+    """What verbs.attendance.Attendant writes: one turn on whatever is read, the Pods of its cache (stale) in `seen`."""
+    me = Claimant(name, uid, {ANY: 1})
+
+    def run(api: ReplayedApi) -> str:
+        try:
+            done = attendance.write(
+                api,
+                "sem",
+                "ns",
+                lambda before: engine.claim(before, me, now="now", enqueue=True),
+                dead=lambda found: attendance.dead_pods(api, "ns", seen)(found) - {me.identity},
+            )
+            if then_release:
+                attendance.write(api, "sem", "ns", lambda before: engine.release(before, name, uid, now="now"))
+                return "released"
+        except MusterError as error:
+            return type(error).__name__
+        return done.verdict.outcome
+
+    return run
+
+
+def module(name: str, *, then_release: bool = True) -> Actor:
+    """k8s_semaphore_claim with a lease and without wait, and k8s_semaphore_claim state=absent."""
+    me = Claimant(name, "", {ANY: 1}, 0, 60)
+
+    def run(api: ReplayedApi) -> str:
+        outcome = verbs.attempt(api, name="sem", namespace="ns", claimant=me).verdict.outcome
+        if then_release and outcome == "granted":
+            attendance.write(api, "sem", "ns", lambda before: engine.release(before, name, None, now="now"))
+        return outcome
+
+    return run
+
+
+def old(host: str) -> Actor:
+    """One run of the old Distributor; a conflict ends it, until the next run in a minute."""
+
+    def run(api: ReplayedApi) -> str:
+        try:
+            return str(old_distributor.run_once(api, CONFIGMAPS, PODS, "sem", "ns", host))
+        except Exception as error:
+            return type(error).__name__
+
+    return run
+
+
+def person(capacity: str) -> Actor:
+    """kubectl edit of the capacity."""
+
+    def run(api: ReplayedApi) -> str:
+        obj = api.get(CONFIGMAPS, "sem", "ns")
+        obj["metadata"]["annotations"][engine.CAPACITY] = capacity
+        try:
+            api.replace(CONFIGMAPS, obj)
+        except MusterError as error:
+            return type(error).__name__
+        return "edited"
+
+    return run
+
+
+@dataclass
+class Story:
+    """The beginning, who takes part, and which Pods may die and be made again, each once, at any moment."""
+
+    world: World
+    actors: dict[str, Actor]
+    mortal: tuple[str, ...] = ()
+    reborn: tuple[str, ...] = ()
+    attended: Callable[[World], dict[str, Actor]] = field(default=lambda world: {})  # who looks, for liveness
+    needs: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # whose Pod must be there before it starts
+
+
+class State(NamedTuple):
+    world: World
+    at: tuple[int, ...]  # where each actor is, in the order of their names: Replayer's numbers
+    died: tuple[str, ...]
+    born: tuple[str, ...]
+
+
+@dataclass
+class Found:
+    states: int = 0
+    steps: int = 0
+    writes: int = 0
+    ends: int = 0
+    outcomes: set[tuple[str, str]] = field(default_factory=set)
+
+
+# ------------------------------------------------------------------------------------------ the search
+
+
+def explore(story: Story) -> Found:
+    """Breadth first, so that what is found first is a shortest way to it."""
+    replayer = Replayer(story.actors)
+    names = sorted(story.actors)
+    begins = tuple(replayer.begin(name) for name in names)
+    begin = State(story.world, begins, (), ())
+    legal: dict[object, list[str]] = {}
+    came_from: dict[State, tuple[State, str] | None] = {begin: None}
+    waiting = deque([begin])
+    found = Found()
+    lively = Liveness(story)
+    while waiting:
+        state = waiting.popleft()
+        found.states += 1
+        assert found.states < ENOUGH
+        moves = list(_moves(story, replayer, names, begins, state))
+        found.steps += len(moves)
+        if not moves:
+            found.ends += 1
+        for what, after in moves:
+            if after.world.version != state.world.version:
+                found.writes += 1
+            if after.world.annotations != state.world.annotations:
+                step = (state.world.annotations, after.world.annotations, state.world.pods, state.died, what)
+                if step not in legal:
+                    legal[step] = _illegal(state, after.world, what)
+                illegal = legal[step]
+            else:
+                illegal = []
+            assert not illegal, _told(came_from, state, what, illegal)
+            if after not in came_from:
+                came_from[after] = (state, what)
+                waiting.append(after)
+        stuck = lively.stuck(state.world)
+        assert not stuck, _told(came_from, state, "and then everybody looks", stuck)
+        for name, at in zip(names, state.at, strict=True):
+            stage = replayer.stage(at)
+            if stage.request is None:
+                found.outcomes.add((name, stage.outcome))
+    return found
+
+
+def _moves(story: Story, replayer: Replayer, names: list[str], begins: tuple[int, ...], state: State):
+    for index, name in enumerate(names):
+        stage = replayer.stage(state.at[index])
+        if stage.request is None:
+            continue
+        if state.at[index] == begins[index] and not _may_start(story, name, state.world):
+            continue
+        for world, answer in carry_out(state.world, stage.request):
+            now = replayer.answered(state.at[index], answer)
+            said = stage.request.verb + (f" {answer.error}" if answer.error else "")
+            yield f"{name}: {said}", state._replace(world=world, at=(*state.at[:index], now, *state.at[index + 1 :]))
+    pods = state.world.living()
+    for pod in story.mortal:
+        if pod in pods and pod not in state.died:
+            fewer = tuple(entry for entry in state.world.pods if entry[0] != pod)
+            yield f"Pod {pod} dies", state._replace(world=replace(state.world, pods=fewer), died=(*state.died, pod))
+    for pod in story.reborn:
+        if pod not in pods and pod not in state.born:
+            more = tuple(sorted((*state.world.pods, (pod, f"{pod}-again"))))
+            yield f"Pod {pod} is made", state._replace(world=replace(state.world, pods=more), born=(*state.born, pod))
+
+
+def _may_start(story: Story, actor: str, world: World) -> bool:
+    """A process does not run before its Pod is made; it may well go on after that is gone."""
+    return actor not in story.needs or story.needs[actor] in world.pods
+
+
+def _illegal(state: State, after: World, what: str) -> list[str]:
+    before = state.world
+    living = before.living()
+    identities = legality.read(before.document()).identities()
+    dead = {(name, uid) for name, uid in identities if name not in living or uid not in (None, living[name])}
+    # an old Distributor knows names only: what its host held before it died is judged by that, even if it came back
+    dead |= {(name, uid) for name, uid in identities if uid is None and name in state.died}
+    leased = {(name, uid) for name, uid in dead if name.startswith("ci")}
+    illegal = legality.violations(before.document(), after.document(), dead=dead - leased)
+    if not what.startswith("old"):
+        actor = what.split(":")[0]
+        gone = identities - legality.read(after.document()).identities()
+        for name, uid in gone - dead | leased & gone:
+            adopted = uid is None and name in legality.read(after.document()).assignment
+            if uid is not None and not actor.startswith(name) and not adopted:
+                illegal.append(f"S4: {actor} took out {name} ({uid}), which lives")
+    return illegal
+
+
+def _told(came_from, state: State, what: str, illegal: list[str]) -> str:
+    """The way from the beginning to what went wrong."""
+    way = [what]
+    at: State = state
+    while (step := came_from[at]) is not None:
+        at, did = step
+        way.append(did)
+    document = "\n  ".join(f"{key}: {value}" for key, value in state.world.annotations)
+    return "\n".join(["", *illegal, *(f"  {step}" for step in reversed(way)), f"  before that:\n  {document}"])
+
+
+class Liveness:
+    """Everybody alive looks once, then once more, one after the other: then nothing is left to do."""
+
+    def __init__(self, story: Story) -> None:
+        self.story = story
+        self._known: dict[tuple[object, ...], list[str]] = {}
+
+    def stuck(self, world: World) -> list[str]:
+        key = (world.annotations, world.pods)
+        if key not in self._known:
+            self._known[key] = self._look(world)
+        return self._known[key]
+
+    def _look(self, world: World) -> list[str]:
+        world = replace(world, lost=0)
+        attended = self.story.attended(world)
+        for _round in range(2):
+            for actor in attended.values():
+                world = _alone(actor, world)
+        if not attended:
+            return []
+        document, living = legality.read(world.document()), world.living()
+        stuck = [
+            f"S4: {name} ({uid}) is dead and has something for ever"
+            for name, uid in document.identities()
+            if not name.startswith("ci") and (name not in living or uid not in (None, living[name]))
+        ]
+        free = {r: n - document.held()[r] for r, n in document.capacity.items()}
+        for entry in document.waiting().values():
+            if any(free.get(r, 0) > 0 for r in (free if ANY in entry["want"] else entry["want"])):
+                stuck.append(f"{entry['holder']} waits for ever for what is free: {free}")
+        for name in attended:
+            if name not in document.assignment and name not in document.waiting():
+                stuck.append(f"{name} asked, and neither has nor waits")
+        return stuck
+
+
+def _alone(actor: Actor, world: World) -> World:
+    replayer = Replayer({"it": actor})
+    at = replayer.begin("it")
+    while (request := replayer.stage(at).request) is not None:
+        world, answer = next(carry_out(world, request))
+        at = replayer.answered(at, answer)
+    return world
+
+
+# ------------------------------------------------------------------------------------------ the stories
+
+
+def beginning(capacity: int, *pods: str, lost: int = 0, **more: object) -> World:
+    document = {engine.CAPACITY: {"gpu": capacity}, **more}
+    return World(annotations(**document), 10, tuple(sorted((pod, f"{pod}-1") for pod in pods)), 0, lost)
+
+
+def attended_by_sidecars(world: World) -> dict[str, Actor]:
+    return {name: sidecar(name, uid) for name, uid in world.pods if not name.startswith("old")}
+
+
+def held_by(name: str, capacity: int, *claimants: Claimant) -> dict[str, str]:
+    """The annotations after `name`'s Pod and then these have claimed."""
+    semaphore = engine.Semaphore({"gpu": capacity}, epoch=20)
+    for one in (Claimant(name, f"{name}-1", {ANY: 1}), *claimants):
+        semaphore = engine.claim(semaphore, one, now="now", enqueue=True).semaphore
+    return engine.render(semaphore)
+
+
+STALE = {"a": "a-1", "b": "b-1"}
+
+STORIES = {
+    "three sidecars meet at one permit and hand it on": Story(
+        beginning(1, "a", "b", "c"),
+        {
+            "a": sidecar("a", "a-1", then_release=True),
+            "b": sidecar("b", "b-1", then_release=True),
+            "c": sidecar("c", "c-1"),
+        },
+        attended=attended_by_sidecars,
+    ),
+    "a holder dies and its name is made again, while others reap and claim with stale eyes": Story(
+        beginning(1, "a", "b", "c", **held_by("a", 1)),
+        {
+            "a": sidecar("a", "a-1"),  # its process outlives its Pod
+            "a2": sidecar("a", "a-again", STALE),
+            "b": sidecar("b", "b-1", STALE, then_release=True),
+            "c": sidecar("c", "c-1", {}),
+        },
+        mortal=("a",),
+        reborn=("a",),
+        attended=attended_by_sidecars,
+        needs={"a2": ("a", "a-again")},
+    ),
+    "a Pod is born, claims, and is not taken for dead by those who look meanwhile": Story(
+        beginning(2, "b", "c", **held_by("b", 2)),
+        {
+            "a": sidecar("a", "a-again"),
+            "b": sidecar("b", "b-1", {"b": "b-1"}, then_release=True),
+            "c": sidecar("c", "c-1", {}),
+        },
+        mortal=("b",),
+        reborn=("a",),
+        attended=attended_by_sidecars,
+        needs={"a": ("a", "a-again")},
+    ),
+    "answers are lost": Story(
+        beginning(1, "a", "b", lost=2),
+        {"a": sidecar("a", "a-1", then_release=True), "b": sidecar("b", "b-1", then_release=True)},
+        attended=attended_by_sidecars,
+    ),
+    "answers are lost while a holder dies": Story(
+        beginning(1, "a", "b", "c", lost=1, **held_by("a", 1)),
+        {"b": sidecar("b", "b-1", then_release=True), "c": sidecar("c", "c-1", STALE)},
+        mortal=("a", "b"),
+        attended=attended_by_sidecars,
+    ),
+    "an old Distributor barges in, and its host dies and comes back": Story(
+        beginning(1, "a", "old", **held_by("a", 1)),
+        {"a": sidecar("a", "a-1", then_release=True), "old": old("old"), "old again": old("old"), "ci": module("ci")},
+        mortal=("old",),
+        reborn=("old",),
+        attended=attended_by_sidecars,
+    ),
+    "two old Distributors and a sidecar whose Pod is recycled": Story(
+        beginning(1, "a", "old"),
+        {"a": sidecar("a", "a-1"), "a2": sidecar("a", "a-again"), "old": old("old"), "old at a": old("a")},
+        mortal=("a",),
+        reborn=("a",),
+        attended=attended_by_sidecars,
+        needs={"a2": ("a", "a-again"), "old at a": ("a", "a-again")},
+    ),
+    "capacity goes down and up under everybody's hands": Story(
+        beginning(1, "a", "b", **held_by("a", 1)),
+        {
+            "a": sidecar("a", "a-1", then_release=True),
+            "b": sidecar("b", "b-1"),
+            "ci": module("ci"),
+            "person": person('{"gpu": 0}'),
+            "person again": person('{"gpu": 2}'),
+        },
+        attended=attended_by_sidecars,
+    ),
+    "a module claims and leaves between sidecars": Story(
+        beginning(1, "a", "b"),
+        {"a": sidecar("a", "a-1", then_release=True), "b": sidecar("b", "b-1"), "ci": module("ci")},
+        mortal=("b",),
+        attended=attended_by_sidecars,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STORIES)
+def test_every_interleaving(name, capsys):
+    began = time.monotonic()
+    with still():
+        found = explore(STORIES[name])
+    with capsys.disabled():
+        seconds = time.monotonic() - began
+        print(f"\n{name}: {found.states} states, {found.steps} steps, {found.writes} writes, {seconds:.1f} s", end=" ")
+    assert found.ends > 0 and found.writes > 0
