@@ -266,12 +266,10 @@ class _Handler(BaseHTTPRequestHandler):
         upstream = self._connect()
         try:
             self._pass_on(upstream, body)
-            answer = upstream.getresponse()
+            answer = upstream.getresponse()  # by now it has been carried out
             if isinstance(fault, AppliedButFailed):
-                answer.read()
                 return self._status(fault.status, fault.reason)
             if isinstance(fault, DropAnswer):
-                answer.read()
                 return self._hang_up()
             if isinstance(fault, Stall):
                 self._wait(fault.seconds, lambda: False)

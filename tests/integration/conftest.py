@@ -1,0 +1,45 @@
+# Copyright: (c) 2026, Muster contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A real kube-apiserver for these tests, and an ephemeral namespace in it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ansible_collections.muster.coordination.plugins.module_utils.api import NAMESPACES, Api
+from ansible_collections.muster.coordination.plugins.module_utils.credentials import Credentials
+
+EMBEDDED = Path(__file__).parents[2] / ".cluster/muster-cp/kubeconfig"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "integration: needs a kube-apiserver, as an administrator of it")
+
+
+@pytest.fixture(scope="session")
+def kubeconfig() -> str:
+    """Path of the kubeconfig: MUSTER_TEST_KUBECONFIG, else KUBECONFIG, else the embedded control plane."""
+    path = os.environ.get("MUSTER_TEST_KUBECONFIG") or os.environ.get("KUBECONFIG") or str(EMBEDDED)
+    if not os.path.exists(path):
+        pytest.fail(f"{path} does not exist; start a control plane (make test-integration) or set KUBECONFIG")
+    return path
+
+
+@pytest.fixture(scope="session")
+def api(kubeconfig: str) -> Iterator[Api]:
+    """The cluster as an administrator."""
+    api = Api(Credentials.load({"kubeconfig": kubeconfig}))
+    yield api
+    api.close()
+
+
+@pytest.fixture
+def namespace(api: Api) -> Iterator[str]:
+    """An empty namespace, removed afterwards."""
+    name = api.create(NAMESPACES, {"metadata": {"generateName": "muster-test-"}})["metadata"]["name"]
+    yield name
+    api.delete(NAMESPACES, name)
