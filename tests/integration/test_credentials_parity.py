@@ -115,6 +115,7 @@ class Cluster:
         return {f"{name}-data": self.inline[name] for name in ("client-certificate", "client-key")}
 
     def config(self, user: dict[str, Any], cluster: dict[str, Any] | None = None, name: str = "c") -> dict[str, Any]:
+        settings = self.ca if cluster is None else cluster
         return {
             "apiVersion": "v1",
             "kind": "Config",
