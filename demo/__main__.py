@@ -66,7 +66,7 @@ class Demo:
     def _lose_a_pod(self, view: View) -> View:
         heading("A Pod is lost without a word: the first who waits is served")
         victim = view.semaphore["holders"][0]
-        self._kubectl("delete", "pod", victim["holder"], "--grace-period=0", "--force", "--wait=false")
+        self._kubectl("delete", "pod", victim["holder"], "--grace-period=0", "--force")
         view = self._until_settled(len(view.pods))
         print(f"\n{view}\n\n  Fence {victim['fence']} is never given again: whoever still uses it can be told apart.")
         return view
@@ -99,17 +99,19 @@ class Demo:
         print(f"{view}\n\n{semaphore_text(view.semaphore)}\n")
         namespaced = f"kubectl -n {self._namespace}"
         print("Look further:")
-        for line in (
-            *environment(),
-            f"muster distributor status --namespace {self._namespace}",
-            f"{namespaced} logs -f deployment/{self._name} -c app        # what an app sees of it",
-            f"{namespaced} get events --sort-by=.lastTimestamp         # who was granted what, and when",
-            f"{namespaced} edit configmap {self._name}                  # change distributor_capacity, and look again",
-        ):
+        for line in environment():
             print(f"  {line}")
+        for line, why in (
+            (f"muster distributor status --namespace {self._namespace}", "this picture"),
+            (f"{namespaced} logs -f deployment/{self._name} -c app", "what an app sees of it"),
+            (f"{namespaced} get events --sort-by=.lastTimestamp", "who was granted what, and when"),
+            (f"{namespaced} edit configmap {self._name}", "change distributor_capacity"),
+            ("python -m demo", "once more"),
+        ):
+            print(f"  {line:60}  # {why}")
         print("Clean up:")
-        print("  make distributor_delete      # this workload and its namespace")
-        print("  make cluster-down            # the cluster that was started for it, if one was")
+        print(f"  {'make distributor_delete':60}  # the workload and its namespace")
+        print(f"  {'make cluster-down':60}  # the cluster, if made for this")
 
     # ------------------------------------------------------------------------------------------ tools
 

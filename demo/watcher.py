@@ -120,11 +120,9 @@ def moves(before: Object, after: Object) -> list[str]:
         source = next((other for other in lost if other["resource"] == grant["resource"]), None)
         if source:
             lost.remove(source)
-            what = f"from {source['holder']} to {grant['holder']}, fence {source['fence']} → {grant['fence']}"
-        else:
-            what = f"to {grant['holder']}, fence {grant['fence']}"
-        lines.append(f"{grant['resource']:6} {what}")
-    lines += [f"{grant['resource']:6} from {grant['holder']}, free now" for grant in lost]
+        origin = f"{source['holder']} → " if source else ""
+        lines.append(f"{grant['resource']:6} {origin}{grant['holder']}  fence {grant['fence']}")
+    lines += [f"{grant['resource']:6} {grant['holder']} → free" for grant in lost]
     waited = {waiter["uid"] for waiter in before["waiters"]}
     waits = {waiter["uid"] for waiter in after["waiters"]}
     lines += [f"       {w['holder']} waits at place {w['place']}" for w in after["waiters"] if w["uid"] not in waited]
