@@ -120,9 +120,7 @@ class Cluster:
             "apiVersion": "v1",
             "kind": "Config",
             "current-context": name,
-            "clusters": [
-                {"name": name, "cluster": {**(self.ca if cluster is None else cluster), "server": self.server}}
-            ],
+            "clusters": [{"name": name, "cluster": {"server": self.server, **settings}}],
             "users": [{"name": name, "user": user}],
             "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
         }
