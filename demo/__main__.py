@@ -76,9 +76,7 @@ class Demo:
         holder = view.semaphore["holders"][0]
         victim = view.pod(holder["uid"])
         before = restarts(victim)
-        print(
-            f"  $ kubectl apply -f {KILLER.parent.name}/{KILLER.name}   # sends SIGKILL to {holder['holder']}'s sidecar"
-        )
+        print(f"  $ kubectl apply -f {KILLER.parent.name}/{KILLER.name}   # SIGKILL for {holder['holder']}")
         self._kubectl_quietly("apply", "-f", "-", given=jinja2.Template(KILLER.read_text()).render(victim=victim))
         try:
             view = self._until(
