@@ -1,0 +1,216 @@
+# Copyright: (c) 2026, Muster contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Holders that come, die and idle: cold start of many, take-over after a death, and what a sidecar costs."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.muster.coordination.plugins.module_utils.api import (
+    NAMESPACES,
+    PODS,
+    AlreadyExists,
+    Api,
+    NotFound,
+)
+from ansible_collections.muster.coordination.plugins.module_utils.credentials import Credentials
+from bench.contend import Contest, Holder, percentiles, run
+from bench.contenders import Sidecars
+from bench.machine import cpu_seconds, resident
+from cluster.kernel import die_with_parent
+from tests.support.fault_proxy import FaultProxy
+
+SETTLE_SECONDS = 20.0
+
+
+def api_of(kubeconfig: str) -> Api:
+    return Api(Credentials.load({"kubeconfig": kubeconfig}), timeout=30.0, user_agent="muster-bench")
+
+
+def make_namespace(api: Api, name: str) -> None:
+    try:
+        api.create(NAMESPACES, {"metadata": {"name": name}})
+    except AlreadyExists:
+        return
+    time.sleep(1.0)  # its service account and root certificate are made meanwhile
+
+
+def make_pod(api: Api, namespace: str, name: str) -> Holder:
+    """A Pod object that no scheduler takes: there are no nodes here, and a holder need not run to be one."""
+    spec = {"schedulerName": "none", "terminationGracePeriodSeconds": 0}
+    container = {"name": "holder", "image": "none"}
+    pod = {"metadata": {"name": name, "namespace": namespace}, "spec": {**spec, "containers": [container]}}
+    try:
+        made = api.create(PODS, pod)
+    except AlreadyExists:
+        made = api.get(PODS, name, namespace)
+    return Holder(name, made["metadata"]["uid"])
+
+
+def make_pods(api: Api, namespace: str, count: int) -> list[Holder]:
+    """Pods `holder-000` and so on; those that are there already are taken."""
+    return [make_pod(api, namespace, f"holder-{number:03}") for number in range(count)]
+
+
+# ---------------------------------------------------------------------------------------------- cold start
+
+
+def cold_start(kubeconfig: str, namespace: str, name: str, engine: str, holders: Sequence[Holder]) -> dict[str, Any]:
+    """All holders start at one moment, each with connections of its own, and there is a permit for each."""
+    options = {"kubeconfig": kubeconfig, "namespace": namespace, "name": name, "engine": engine}
+    contest = Contest("bench.contenders:Sidecars", options, holders, seconds=120.0, warm_up=0.0, turns=1)
+    outcome = run(contest)
+    sent = [sum(note["requests"].values()) for note in outcome.notes]
+    kinds: Counter[str] = sum((Counter(note["requests"]) for note in outcome.notes), Counter())
+    return {
+        "holders": len(holders),
+        "claimed": len(outcome.turns),
+        "seconds_until_all": round(max(turn.granted for turn in outcome.turns) - outcome.begin, 2),
+        "seconds_each": percentiles([note["seconds"] for note in outcome.notes]),
+        "requests_each": percentiles(sent),
+        "requests_by_method_each": {method: round(count / len(holders), 2) for method, count in kinds.items()},
+        "failures": dict(outcome.failures),
+    }
+
+
+# ---------------------------------------------------------------------------------------------- take-over
+
+
+class _Ring:
+    """A few holders of which one holds and the others wait, all alive in this process as threads."""
+
+    def __init__(self, system: Sidecars) -> None:
+        self._system = system
+        self.grants: queue.Queue[tuple[str, int, float]] = queue.Queue()
+        self._alive: dict[str, Any] = {}
+
+    def enter(self, holder: Holder) -> None:
+        """The holder attends until it dies, and says when it knows that it holds."""
+        sidecar = self._system.contender(holder)
+        self._alive[holder.name] = sidecar.attendant
+
+        def attend() -> None:
+            fence = sidecar.acquire(time.monotonic() + 3600)
+            if fence is not None:
+                self.grants.put((holder.name, fence, time.monotonic()))
+
+        threading.Thread(target=attend, daemon=True).start()
+
+    def die(self, name: str) -> None:
+        """As by SIGKILL: it does nothing any more, and gives nothing back."""
+        self._alive.pop(name).stop()
+
+
+def take_over(kubeconfig: str, namespace: str, name: str, engine: str, rounds: int, ring: int = 4) -> dict[str, Any]:
+    """From the call that deletes the holder's Pod object to the moment when the next one knows that it holds."""
+    api = api_of(kubeconfig)
+    system = Sidecars(kubeconfig, namespace, name, engine)
+    place = _Ring(system)
+    holders = {f"mortal-{n}": make_pod(api, namespace, f"mortal-{n}") for n in range(ring)}
+    for holder in holders.values():
+        place.enter(holder)
+    current, fence, _at = place.grants.get(timeout=30)
+    times, fences = [], [fence]
+    for _ in range(rounds):
+        time.sleep(0.25)  # so that those who came last wait, too
+        place.die(current)
+        begun = time.monotonic()
+        api.delete(PODS, current, namespace, uid=holders[current].uid)
+        following, fence, at = place.grants.get(timeout=60)
+        times.append(at - begun)
+        fences.append(fence)
+        holders[current] = _pod_anew(api, namespace, current)
+        place.enter(holders[current])
+        current = following
+    system.close()
+    for holder in holders.values():
+        api.delete(PODS, holder.name, namespace)
+    api.close()
+    return {
+        "rounds": len(times),
+        "seconds": percentiles(times),
+        "fences_not_growing": sum(b <= a for a, b in pairwise(fences)),
+    }
+
+
+def _pod_anew(api: Api, namespace: str, name: str) -> Holder:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            api.get(PODS, name, namespace)
+        except NotFound:
+            return make_pod(api, namespace, name)
+        time.sleep(0.01)
+    raise TimeoutError(f"Pod {namespace}/{name} was not removed within 30 s")
+
+
+# ---------------------------------------------------------------------------------------------- what a sidecar costs
+
+
+def idle_sidecar(
+    kubeconfig: str, namespace: str, flags: Sequence[str], holders: Sequence[Holder], seconds: float
+) -> dict[str, Any]:
+    """Three real `muster distributor run` processes that have nothing to do for `seconds`.
+
+    The first holds, the second waits, and the third waits behind a proxy that counts its requests.
+    """
+    upstream = Credentials.load({"kubeconfig": kubeconfig})
+    with tempfile.TemporaryDirectory() as directory, FaultProxy(upstream) as proxy:
+        counted = str(proxy.write_kubeconfig(Path(directory, "kubeconfig")))
+        processes: list[subprocess.Popen[bytes]] = []
+        try:
+            for holder, config in zip(holders, (kubeconfig, kubeconfig, counted), strict=False):
+                processes.append(_sidecar(config, namespace, flags, holder))
+                time.sleep(2.0)
+            time.sleep(SETTLE_SECONDS)
+            before, sent = [cpu_seconds(process.pid) for process in processes], len(proxy.seen)
+            time.sleep(seconds)
+            used = [cpu_seconds(process.pid) - cpu for process, cpu in zip(processes, before, strict=True)]
+            passed = Counter(_kind(seen.method, seen.path) for seen in proxy.seen[sent:])
+            if dead := [process.args for process in processes if process.poll() is not None]:
+                raise RuntimeError(f"a sidecar ended by itself: {dead}")
+            roles = ("holds", "waits")
+            return {
+                "seconds": seconds,
+                "memory_mib": {
+                    role: {kind: round(size, 1) for kind, size in resident(process.pid).items()}
+                    for role, process in zip(roles, processes, strict=False)
+                },
+                "cpu_seconds_per_minute": {
+                    role: round(cpu * 60 / seconds, 3) for role, cpu in zip(roles, used, strict=False)
+                },
+                "requests_per_minute": round(sum(passed.values()) * 60 / seconds, 2),
+                "requests": dict(passed),
+            }
+        finally:
+            for process in processes:
+                process.send_signal(signal.SIGTERM)
+            for process in processes:
+                process.wait(15)
+
+
+def _sidecar(kubeconfig: str, namespace: str, flags: Sequence[str], holder: Holder) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "muster.cli", "distributor", "run", "--namespace", namespace, *flags]
+    command += ["--kubeconfig", kubeconfig, "--holder", holder.name, "--holder-uid", holder.uid]
+    command += ["--listen", "127.0.0.1:0", "--release-on-term"]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("MUSTER_", "POD_"))}
+    return subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, preexec_fn=die_with_parent)
+
+
+def _kind(method: str, path: str) -> str:
+    plural = path.partition("?")[0].rstrip("/").split("/")
+    name = next((part for part in plural if part in ("configmaps", "leases", "pods", "events")), "other")
+    return f"{'WATCH' if 'watch=' in path else method} {name}"
