@@ -7,6 +7,8 @@ import os
 
 from hypothesis import settings
 
-settings.register_profile("ci", derandomize=True, deadline=None, database=None, print_blob=True)
-settings.register_profile("search", deadline=None, max_examples=2000, stateful_step_count=80, print_blob=True)
+settings.register_profile(
+    "ci", max_examples=500, stateful_step_count=40, derandomize=True, deadline=None, database=None, print_blob=True
+)
+settings.register_profile("search", deadline=None, max_examples=10000, stateful_step_count=80, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 
 import hypothesis.strategies as st
-from hypothesis import event, given, note, settings
+from hypothesis import event, given, note
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from ansible_collections.muster.coordination.plugins.module_utils.decisions import semaphore as engine
@@ -219,7 +219,6 @@ class Histories(RuleBasedStateMachine):
         assert self.history.highest <= engine.NUMBERS * self.revision
 
 
-Histories.TestCase.settings = settings(max_examples=500, stateful_step_count=40)
 TestHistories = Histories.TestCase
 
 
