@@ -22,7 +22,7 @@ import pytest
 
 from ansible_collections.muster.coordination.plugins.module_utils.api import CONFIGMAPS, PODS, Api, ApiError
 from ansible_collections.muster.coordination.plugins.module_utils.decisions import semaphore as engine
-from ansible_collections.muster.coordination.plugins.module_utils.errors import MusterError
+from ansible_collections.muster.coordination.plugins.module_utils.errors import MusterError, TimedOut
 from ansible_collections.muster.coordination.plugins.module_utils.verbs import semaphore as verbs
 from ansible_collections.muster.coordination.tests.support import claimer, old_distributor
 from ansible_collections.muster.coordination.tests.support.semaphore_lab import Lab, Recorder, until
@@ -89,6 +89,8 @@ class Race:
                 grant = lab.seen().grants.get(name)
                 if grant is None or grant.fence != claim["fence"]:
                     self.told["lost"].append(f"{name} had fence {claim['fence']} while it lived, and then {grant}")
+            except TimedOut as error:
+                self.told["timed out"].append(str(error))
             except MusterError as error:
                 if "give wait=true" not in str(error):
                     raise

@@ -112,16 +112,21 @@ def write(
 def dead_pods(api: Api, namespace: str, seen: Mapping[str, str] | None = None) -> Dead:
     """Finds the identities whose Pod is gone, has ended or was made again, by asking the API server, not a cache.
 
-    `seen` (Pod name to uid, from a watch) only saves questions: whom it shows alive is not asked for.
+    `seen` (Pod name to uid, from a watch) only saves questions: whom it shows alive is not asked for. Nor is, after a
+    conflict, whom the last try found alive: the time between reading and writing decides who wins a race.
     """
+    alive = dict(seen or {})
 
     def find(semaphore: Semaphore) -> set[Identity]:
-        doubtful = engine.suspects(semaphore, seen or {})
+        doubtful = engine.suspects(semaphore, alive)
         if len(doubtful) > FEW:
             there = api.list(PODS, namespace, field_selector=LIVING_PODS, metadata_only=True)
-            return set(engine.suspects(semaphore, {_name(pod): _uid(pod) for pod in there.items}))
-        asked = {**(seen or {}), **{name: pod_uid(api, namespace, name) for name, _uid_ in doubtful}}
-        return set(engine.suspects(semaphore, {name: uid for name, uid in asked.items() if uid})) & set(doubtful)
+            found = {_name(pod): _uid(pod) for pod in there.items}
+        else:
+            found = {name: pod_uid(api, namespace, name) for name, _uid_ in doubtful}
+        alive.update({name: uid for name, uid in found.items() if uid})
+        gone = {name for name, _uid_ in doubtful if not found.get(name)}
+        return set(engine.suspects(semaphore, {n: u for n, u in alive.items() if n not in gone})) & set(doubtful)
 
     return find
 
