@@ -2,10 +2,11 @@
 # Copyright: (c) 2026, Muster contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Record every revision of one semaphore by a watch until SIGTERM, then check each against the one before it.
+"""Record every revision of one semaphore by a watch until SIGTERM, then have tests/support/legality judge each step.
 
-Checked: nothing is granted beyond the capacity (S1), and fences only ever grow, each for one holder (S2). A watch that
-had to begin anew (the API server was killed) may have missed revisions; how often that was is in the report.
+The Pods are watched beside it: a write may take out only who was gone before it. Both are put in one order by their
+resourceVersions, which are revisions of one etcd. Where a watch had to begin anew (the API server was killed) revisions
+may be missing, so the step over that gap is not judged; how many there were is in the report.
 """
 
 from __future__ import annotations
@@ -19,12 +20,19 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.muster.coordination.plugins.module_utils.api import CONFIGMAPS, Api, Put, Snapshot
+from ansible_collections.muster.coordination.plugins.module_utils.api import (
+    CONFIGMAPS,
+    PODS,
+    Api,
+    Put,
+    Removed,
+    Snapshot,
+)
 from ansible_collections.muster.coordination.plugins.module_utils.credentials import Credentials
-from ansible_collections.muster.coordination.plugins.module_utils.decisions import semaphore as engine
-from ansible_collections.muster.coordination.plugins.module_utils.verbs.attendance import read
+from ansible_collections.muster.coordination.tests.support.legality import History
 
-EMPTY = engine.Semaphore({})
+Object = dict[str, Any]
+ENDED = ("Succeeded", "Failed")
 
 
 def main() -> int:
@@ -41,59 +49,69 @@ def main() -> int:
     timer.daemon = True
     timer.start()
     args.report.unlink(missing_ok=True)
+    api = Api(Credentials.load({}))
+    deaths: list[Object] = []
+    pods = threading.Thread(target=record_deaths, args=(api, args.namespace, stop, deaths))
+    pods.start()
     args.pid.write_text(str(os.getpid()))
     try:
-        revisions, gaps = record(args.namespace, args.name, stop)
-        args.report.write_text(json.dumps({**check(revisions), "gaps": gaps, "seen": revisions}, indent=1))
+        revisions = record_revisions(api, args.namespace, args.name, stop)
+        pods.join()
+        args.report.write_text(json.dumps({**judge(revisions, deaths), "revisions": revisions, "deaths": deaths}))
     finally:
+        stop.set()
         args.pid.unlink(missing_ok=True)
     return 0
 
 
-def record(namespace: str, name: str, stop: threading.Event) -> tuple[list[dict[str, Any]], int]:
-    """What the object was at each revision that the watch showed, and how often the watch began anew."""
-    revisions: list[dict[str, Any]] = []
-    snapshots = 0
-    for change in Api(Credentials.load({})).follow(CONFIGMAPS, namespace, name=name, stop=stop):
-        if isinstance(change, Snapshot):
-            snapshots += 1
-            objects = change.items
-        else:
-            objects = [change.obj] if isinstance(change, Put) else []
+def record_revisions(api: Api, namespace: str, name: str, stop: threading.Event) -> list[Object]:
+    """What the object was at each revision that the watch showed; `gap` where revisions before it may be missing."""
+    revisions: list[Object] = []
+    for change in api.follow(CONFIGMAPS, namespace, name=name, stop=stop):
+        anew = isinstance(change, Snapshot)
+        objects = change.items if isinstance(change, Snapshot) else [change.obj] if isinstance(change, Put) else []
         for obj in objects:
             metadata = obj["metadata"]
-            if not revisions or revisions[-1]["revision"] != metadata["resourceVersion"]:
-                kept = {key: metadata[key] for key in ("namespace", "name", "uid", "annotations") if key in metadata}
-                revisions.append({"revision": metadata["resourceVersion"], **kept})
-    return revisions, max(0, snapshots - 1)
+            revision = int(metadata["resourceVersion"])
+            if not revisions or revisions[-1]["revision"] != revision:
+                kept = {"uid": metadata["uid"], "annotations": metadata.get("annotations", {})}
+                revisions.append({"revision": revision, "gap": anew, **kept})
+    return revisions
 
 
-def check(revisions: list[dict[str, Any]]) -> dict[str, Any]:
-    """What S1 and S2 say of this history; revisions are in the order in which they were made."""
-    violations: list[str] = []
-    owners: dict[int, tuple[str, str | None]] = {}
-    before, uid = EMPTY, None
+def record_deaths(api: Api, namespace: str, stop: threading.Event, deaths: list[Object]) -> None:
+    """When each Pod ended or was gone, as a revision; for one that vanished unseen, the last at which it was there."""
+    living: dict[str, Object] = {}
+
+    def died(pod: Object, revision: str) -> None:
+        metadata = pod["metadata"]
+        deaths.append({"holder": metadata["name"], "uid": metadata["uid"], "revision": int(revision)})
+
+    for change in api.follow(PODS, namespace, stop=stop):
+        if isinstance(change, Snapshot):
+            there = {pod["metadata"]["uid"]: pod for pod in change.items}
+            for uid in living.keys() - there.keys():
+                died(living[uid], living[uid]["metadata"]["resourceVersion"])
+            living = there
+        elif isinstance(change, Put | Removed):
+            pod = change.obj
+            if isinstance(change, Removed) or pod["status"].get("phase") in ENDED:
+                if living.pop(pod["metadata"]["uid"], None) is not None:
+                    died(pod, pod["metadata"]["resourceVersion"])
+            elif "phase" in pod["status"]:
+                living[pod["metadata"]["uid"]] = pod
+
+
+def judge(revisions: list[Object], deaths: list[Object]) -> Object:
+    """The judge's violations, with the revision of each, and how many grants and gaps there were."""
+    history, uid, violations = History(), None, []
     for entry in revisions:
-        if entry["uid"] != uid:  # made anew: fences come from the resourceVersion, so they go on growing
-            before, uid = EMPTY, entry["uid"]
-        after = read({"metadata": {"resourceVersion": entry["revision"], **entry}})
-        held_before, held = before.held(), after.held()
-        for resource, count in held.items():
-            most = max(after.capacity.get(resource, 0), held_before.get(resource, 0))
-            if count > most:
-                violations.append(f"revision {entry['revision']}: {count} of {resource} held, {most} allowed")
-        new = {h: g for h, g in after.grants.items() if g.fence not in owners}
-        newest = max(owners, default=0)
-        for holder, grant in sorted(new.items(), key=lambda item: item[1].fence):
-            if grant.fence <= newest:
-                violations.append(f"revision {entry['revision']}: fence {grant.fence} of {holder} after {newest}")
-            newest = grant.fence
-            owners[grant.fence] = (holder, grant.uid)
-        for holder, grant in after.grants.items():
-            if owners[grant.fence] != (holder, grant.uid):
-                violations.append(f"revision {entry['revision']}: fence {grant.fence} has two owners")
-        before = after
-    return {"revisions": len(revisions), "grants": len(owners), "violations": violations}
+        history.dead = {(d["holder"], d["uid"]) for d in deaths if d["revision"] <= entry["revision"]}
+        if entry["gap"] or entry["uid"] != uid:
+            history.last, uid = None, entry["uid"]
+        violations += [f"revision {entry['revision']}: {found}" for found in history.step(entry["annotations"])]
+    gaps = sum(entry["gap"] for entry in revisions)
+    return {"violations": violations, "grants": len(history.grants), "gaps": gaps, "steps": history.revisions}
 
 
 if __name__ == "__main__":
