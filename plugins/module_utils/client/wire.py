@@ -93,7 +93,9 @@ def _connection_pools(credentials: Credentials, tls: Tls) -> Any:
             options.append((socket.IPPROTO_TCP, getattr(socket, name), value))
     settings: dict[str, Any] = {"num_pools": 1, "maxsize": 4, "retries": False, "socket_options": options}
     if credentials.server.startswith("https:"):
-        settings["ssl_context"] = ssl_context(tls)
+        settings["ssl_context"] = context = ssl_context(tls)
+        if getattr(urllib3, "__version__", "2").startswith("1."):
+            context.check_hostname = False  # it compares the name by itself, and with this on refuses addresses
         if tls.server_name:
             settings["server_hostname"] = tls.server_name
         if not tls.verify:
@@ -289,6 +291,7 @@ class Wire:
                 headers=headers,
                 timeout=Timeout(connect=min(CONNECT_SECONDS, timeout), read=timeout),
                 preload_content=False,
+                enforce_content_length=True,  # urllib3 1.26 does not by itself
                 redirect=False,
                 retries=False,
             )
@@ -327,9 +330,9 @@ def _words(error: BaseException) -> str:
 
 def _connection_remedy(error: BaseException, credentials: Credentials) -> str:
     words = _words(error)
+    if ("ostname" in words and "match" in words) or "IP address mismatch" in words:
+        return "The server's certificate is for another name: connect by that name, or set tls-server-name"
     if "certificate verify failed" in words:
-        if "ostname" in words or "IP address" in words:
-            return "The server's certificate is for another name: connect by that name, or set tls-server-name"
         return "Name the cluster's CA by ca_cert (certificate-authority in a kubeconfig)"
     if "refused" in words:
         return f"Is the API server running, and is this its address? It comes from {credentials.source}"
