@@ -1,13 +1,18 @@
 # Copyright: (c) 2026, Muster contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`python -m bench`: all figures in one run; see bench/semaphore.py for the parts and options."""
+"""`python -m bench`: all figures; bench/semaphore.py and bench/module_time.py have the options."""
 
 from __future__ import annotations
 
 import sys
 
-from bench.semaphore import main
+from bench import module_time, semaphore
+from bench.machine import Cluster
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = semaphore.main([])
+    cluster = Cluster("bench")
+    module_time.main(["--kubeconfig", cluster.kubeconfig])
+    cluster.down()
+    sys.exit(status)

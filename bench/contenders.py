@@ -60,7 +60,7 @@ class Requests:
 class CountingApi(Api):
     """The product's client; each request, also one that fails, is counted by its method."""
 
-    def __init__(self, kubeconfig: str, requests: Requests) -> None:
+    def __init__(self, kubeconfig: str | Mapping[str, Any], requests: Requests) -> None:
         super().__init__(Credentials.load({"kubeconfig": kubeconfig}), timeout=30.0, user_agent="muster-bench")
         send = self._wire.open
 
@@ -74,7 +74,8 @@ class CountingApi(Api):
 class OnKubernetes:
     """What the contenders of one process share."""
 
-    def __init__(self, kubeconfig: str, namespace: str, name: str) -> None:
+    def __init__(self, kubeconfig: str | Mapping[str, Any], namespace: str, name: str) -> None:
+        """`kubeconfig` is a path, or the content of one."""
         self.kubeconfig, self.namespace, self.name = kubeconfig, namespace, name
         self._counted = Requests()
         self._apis: list[Api] = []
@@ -366,7 +367,7 @@ class Sidecars(OnKubernetes):
     `notes` has for each contender the seconds from its first call to its first grant, and what it had sent by then.
     """
 
-    def __init__(self, kubeconfig: str, namespace: str, name: str, engine: str) -> None:
+    def __init__(self, kubeconfig: str | Mapping[str, Any], namespace: str, name: str, engine: str) -> None:
         super().__init__(kubeconfig, namespace, name)
         self.engine = engine
         self.notes: list[dict[str, Any]] = []
@@ -386,13 +387,15 @@ class Sidecars(OnKubernetes):
 
 
 class Sidecar:
-    def __init__(self, system: Sidecars, holder: Holder, requests: Requests) -> None:
+    """One holder. `after` is the fence of its last turn, when it has had one before."""
+
+    def __init__(self, system: Sidecars, holder: Holder, requests: Requests, after: int = 0) -> None:
         self._system, self._requests = system, requests
         self._api = system.api(requests)
         self._me = Claimant(holder.name, holder.uid, {ANY: 1})
         self.attendant = Attendant(self._api, name=system.name, namespace=system.namespace, claimant=self._me)
         self._sights: Iterator[Sight] | None = None
-        self._fence = 0
+        self._fence = after
 
     def acquire(self, until: float) -> int | None:
         begun = time.monotonic()

@@ -15,11 +15,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from ansible_collections.muster.coordination.plugins.module_utils.api import (
+    LEASES,
     NAMESPACES,
     PODS,
     AlreadyExists,
@@ -27,8 +29,10 @@ from ansible_collections.muster.coordination.plugins.module_utils.api import (
     NotFound,
 )
 from ansible_collections.muster.coordination.plugins.module_utils.credentials import Credentials
+from ansible_collections.muster.coordination.plugins.module_utils.decisions import tickets as tickets_engine
+from ansible_collections.muster.coordination.plugins.module_utils.verbs import semaphore as verbs
 from bench.contend import Contest, Holder, percentiles, run
-from bench.contenders import Sidecars
+from bench.contenders import RESOURCE, Sidecars
 from bench.machine import cpu_seconds, resident
 from cluster.kernel import die_with_parent
 from tests.support.fault_proxy import FaultProxy
@@ -63,6 +67,25 @@ def make_pod(api: Api, namespace: str, name: str) -> Holder:
 def make_pods(api: Api, namespace: str, count: int) -> list[Holder]:
     """Pods `holder-000` and so on; those that are there already are taken."""
     return [make_pod(api, namespace, f"holder-{number:03}") for number in range(count)]
+
+
+def make_semaphore(api: Api, namespace: str, name: str, engine: str, permits: int) -> None:
+    """A new semaphore of that engine with so many permits of one resource; one of that name is removed first."""
+    remove_semaphore(api, namespace, name, engine)
+    if engine == "annotations":
+        verbs.configure(api, name=name, namespace=namespace, capacity={RESOURCE: permits})
+    else:
+        api.create(LEASES, tickets_engine.with_capacity(None, name, namespace, {RESOURCE: permits}))
+
+
+def remove_semaphore(api: Api, namespace: str, name: str, engine: str) -> None:
+    """The semaphore, and all claims on it."""
+    if engine == "annotations":
+        verbs.configure(api, name=name, namespace=namespace, state="absent", force=True)
+        return
+    for lease in api.list(LEASES, namespace, label_selector=f"{tickets_engine.LABEL}={name}").items:
+        with suppress(NotFound):
+            api.delete(LEASES, lease["metadata"]["name"], namespace)
 
 
 # ---------------------------------------------------------------------------------------------- cold start

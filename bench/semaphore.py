@@ -23,10 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.muster.coordination.plugins.module_utils.api import LEASES, Removed
-from ansible_collections.muster.coordination.plugins.module_utils.verbs import semaphore as verbs
 from bench import holders as living
 from bench.contend import Contest, Holder, allow_many_files, percentiles, run, summary
-from bench.contenders import RESOURCE
 from bench.machine import CHECKOUT, Cluster, facts, say, wait_until_quiet
 from bench.peers import PEERS, Absent
 
@@ -71,13 +69,11 @@ class Bench:
         """A new one, empty, with so many permits; its name."""
         self._made += 1
         name = f"{engine}-{self._made}"
-        options = {"engine": engine} if engine == "tickets" else {}
-        verbs.configure(self.api, name=name, namespace=NAMESPACE, capacity={RESOURCE: permits}, **options)
+        living.make_semaphore(self.api, NAMESPACE, name, engine, permits)
         return name
 
     def forget(self, engine: str, name: str) -> None:
-        options = {"engine": engine} if engine == "tickets" else {}
-        verbs.configure(self.api, name=name, namespace=NAMESPACE, state="absent", force=True, **options)
+        living.remove_semaphore(self.api, NAMESPACE, name, engine)
 
     def contest(self, system: str, engine: str, size: int, **more: Any) -> dict[str, Any]:
         """One contest of `size` contenders for one permit of a new semaphore."""
