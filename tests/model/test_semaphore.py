@@ -90,14 +90,15 @@ def old(host: str) -> Actor:
     return run
 
 
-def person(capacity: str) -> Actor:
-    """kubectl edit of the capacity."""
+def person(*capacities: str) -> Actor:
+    """kubectl edit of the capacity, to one after the other."""
 
     def run(api: ReplayedApi) -> str:
-        obj = api.get(CONFIGMAPS, "sem", "ns")
-        obj["metadata"]["annotations"][engine.CAPACITY] = capacity
         try:
-            api.replace(CONFIGMAPS, obj)
+            for capacity in capacities:
+                obj = api.get(CONFIGMAPS, "sem", "ns")
+                obj["metadata"]["annotations"][engine.CAPACITY] = capacity
+                api.replace(CONFIGMAPS, obj)
         except MusterError as error:
             return type(error).__name__
         return "edited"
@@ -115,6 +116,7 @@ class Story:
     reborn: tuple[str, ...] = ()
     attended: Callable[[World], dict[str, Actor]] = field(default=lambda world: {})  # who looks, for liveness
     needs: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # whose Pod must be there before it starts
+    told_the_truth: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # as whom it has what it was told
 
 
 class State(NamedTuple):
@@ -166,6 +168,8 @@ def explore(story: Story) -> Found:
             else:
                 illegal = []
             assert not illegal, _told(came_from, state, what, illegal)
+            lie = _lie(story, replayer, names, state, after)
+            assert not lie, _told(came_from, state, what, [lie])
             if after not in came_from:
                 came_from[after] = (state, what)
                 waiting.append(after)
@@ -198,6 +202,20 @@ def _moves(story: Story, replayer: Replayer, names: list[str], begins: tuple[int
         if pod not in pods and pod not in state.born:
             more = tuple(sorted((*state.world.pods, (pod, f"{pod}-again"))))
             yield f"Pod {pod} is made", state._replace(world=replace(state.world, pods=more), born=(*state.born, pod))
+
+
+def _lie(story: Story, replayer: Replayer, names: list[str], before: State, after: State) -> str:
+    """Whoever was told that it holds, or has left, when that is not so (nobody else takes it in these stories)."""
+    for name, was, now in zip(names, before.at, after.at, strict=True):
+        if was == now or name not in story.told_the_truth:
+            continue
+        outcome = replayer.stage(now).outcome
+        has = story.told_the_truth[name] in {
+            (holder, entry["uid"]) for holder, entry in legality.read(after.world.document()).grants().items()
+        }
+        if (outcome in ("granted", "held") and not has) or (outcome == "released" and has):
+            return f"S3: {name} was told {outcome}, and {'has' if has else 'has not'}"
+    return ""
 
 
 def _may_start(story: Story, actor: str, world: World) -> bool:
@@ -327,11 +345,11 @@ STORIES = {
         needs={"a2": ("a", "a-again")},
     ),
     "a Pod is born, claims, and is not taken for dead by those who look meanwhile": Story(
-        beginning(2, "b", "c", **held_by("b", 2)),
+        beginning(2, "b", **held_by("b", 2)),
         {
             "a": sidecar("a", "a-again"),
             "b": sidecar("b", "b-1", {"b": "b-1"}, then_release=True),
-            "c": sidecar("c", "c-1", {}),
+            "ci": module("ci"),
         },
         mortal=("b",),
         reborn=("a",),
@@ -340,8 +358,9 @@ STORIES = {
     ),
     "answers are lost": Story(
         beginning(1, "a", "b", lost=2),
-        {"a": sidecar("a", "a-1", then_release=True), "b": sidecar("b", "b-1", then_release=True)},
+        {"a": sidecar("a", "a-1", then_release=True), "b": sidecar("b", "b-1")},
         attended=attended_by_sidecars,
+        told_the_truth={"a": ("a", "a-1"), "b": ("b", "b-1")},
     ),
     "answers are lost while a holder dies": Story(
         beginning(1, "a", "b", "c", lost=1, **held_by("a", 1)),
@@ -370,8 +389,7 @@ STORIES = {
             "a": sidecar("a", "a-1", then_release=True),
             "b": sidecar("b", "b-1"),
             "ci": module("ci"),
-            "person": person('{"gpu": 0}'),
-            "person again": person('{"gpu": 2}'),
+            "person": person('{"gpu": 0}', '{"gpu": 2}'),
         },
         attended=attended_by_sidecars,
     ),

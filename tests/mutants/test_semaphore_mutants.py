@@ -1,0 +1,106 @@
+# Copyright: (c) 2026, Muster contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every planted bug is caught, by each suite that is said to catch it. The checkout is copied, never changed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.muster.coordination.tests.mutants.semaphore import (
+    CLUSTER,
+    MODEL,
+    MUTANTS,
+    PROPERTY,
+    UNIT,
+    Mutant,
+)
+
+ROOT = Path(__file__).parents[2]
+SUITES = {
+    UNIT: [
+        "tests/unit/test_commit.py",
+        *(f"tests/unit/test_semaphore{part}.py" for part in ("", "_wire", "_attendance", "_verbs")),
+    ],
+    PROPERTY: ["tests/property/test_semaphore.py"],
+    MODEL: ["tests/model/test_semaphore.py"],
+    CLUSTER: ["tests/integration/test_semaphore_race.py"],
+}
+SOME_FAILED = 1  # pytest's exit code; others are mistakes of the test itself
+
+
+def copy_of_the_tree(where: Path) -> Path:
+    """A collections tree with a copy of the code and its tests, which Python finds before the checkout."""
+    there = where / "ansible_collections/muster/coordination"
+    there.mkdir(parents=True)
+    for name in ("plugins", "tests"):
+        shutil.copytree(ROOT / name, there / name, ignore=shutil.ignore_patterns("__pycache__", "output", "mutants"))
+    shutil.copy(ROOT / "pyproject.toml", there)
+    return there
+
+
+def run(there: Path, suite: str) -> subprocess.CompletedProcess[str]:
+    environ = {**os.environ, "PYTHONPATH": str(there.parents[2]), "PYTHONDONTWRITEBYTECODE": "1"}
+    environ |= {"HYPOTHESIS_PROFILE": "quick", "MUSTER_SOAK_SECONDS": "15", "PYTEST_ADDOPTS": ""}
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *SUITES[suite]]
+    return subprocess.run(command, cwd=there, env=environ, capture_output=True, text=True, timeout=300)
+
+
+def plant(mutant: Mutant, there: Path) -> None:
+    path = there / mutant.file
+    source = path.read_text()
+    for old, new in mutant.edits:
+        assert source.count(old) == 1, f"{mutant.name}: {old!r} stands {source.count(old)} times in {mutant.file}"
+        source = source.replace(old, new)
+    compile(source, mutant.file, "exec")
+    path.write_text(source)
+
+
+def first_failure(output: str) -> str:
+    return next((line for line in output.splitlines() if line.startswith("FAILED")), "")
+
+
+@pytest.mark.mutants
+def test_without_a_planted_bug_the_copy_passes_and_is_what_runs(tmp_path: Path) -> None:
+    there = copy_of_the_tree(tmp_path)
+    done = run(there, UNIT)
+    assert done.returncode == 0, done.stdout
+    marker = there / "plugins/module_utils/decisions/semaphore.py"
+    marker.write_text(marker.read_text() + "\nraise RuntimeError('the copy is what runs')\n")
+    assert "the copy is what runs" in run(there, UNIT).stdout
+
+
+CASES = [(mutant, suite) for mutant in MUTANTS for suite in mutant.caught_by]
+
+
+@pytest.mark.parametrize(
+    ("mutant", "suite"),
+    [
+        pytest.param(
+            mutant,
+            suite,
+            id=f"{mutant.name}, by {suite}",
+            marks=[pytest.mark.integration if suite == CLUSTER else pytest.mark.mutants],
+        )
+        for mutant, suite in CASES
+    ],
+)
+def test_it_is_caught(
+    mutant: Mutant, suite: str, tmp_path: Path, record_property, request: pytest.FixtureRequest
+) -> None:
+    if suite == CLUSTER:
+        os.environ["MUSTER_TEST_KUBECONFIG"] = str(Path(request.getfixturevalue("kubeconfig")).resolve())
+    there = copy_of_the_tree(tmp_path)
+    plant(mutant, there)
+    done = run(there, suite)
+    assert done.returncode == SOME_FAILED, (
+        f"{mutant.name} ({mutant.breaks}) was not caught by {suite}:\n{done.stdout[-3000:]}"
+    )
+    record_property("caught by", first_failure(done.stdout))
+    print(f"{mutant.breaks} | {mutant.name} | {first_failure(done.stdout)}")
