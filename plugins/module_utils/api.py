@@ -129,7 +129,7 @@ class Recovered(NamedTuple):
     """The connection stands again after Trouble, and nothing was missed."""
 
 
-Change = Snapshot | Put | Removed | Trouble | Recovered
+Change = Snapshot | Put | Removed | Trouble | Recovered  # pylint: disable=unsupported-binary-operation
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -167,13 +167,18 @@ class Api:
         field_selector: str = "",
         metadata_only: bool = False,
         limit: int = 500,
+        at: str = "",
     ) -> Listing:
         """All objects of a kind (namespace None: of all namespaces), fetched in pages of `limit`.
 
-        `metadata_only` fetches PartialObjectMetadata, without spec and status.
+        `metadata_only` fetches PartialObjectMetadata, without spec and status. `at` is the version of which exactly the
+        list shall be, not the newest; raises Gone when the server has forgotten it (etcd keeps five minutes).
         """
         query = _selection(label_selector, field_selector)
-        return self._list(Asked("list", resource, namespace), query, metadata_only, limit)
+        asked = Asked("list", resource, namespace)
+        if at:
+            return self._pages(asked, query, metadata_only, limit, at)
+        return self._list(asked, query, metadata_only, limit)
 
     def _list(self, asked: Asked, query: Mapping[str, str], metadata_only: bool, limit: int = 500) -> Listing:
         for attempt in range(RELISTS + 1):
@@ -184,11 +189,12 @@ class Api:
                     raise
         raise AssertionError("unreachable")
 
-    def _pages(self, asked: Asked, query: Mapping[str, str], metadata_only: bool, limit: int) -> Listing:
+    def _pages(self, asked: Asked, query: Mapping[str, str], metadata_only: bool, limit: int, at: str = "") -> Listing:
         items: list[Object] = []
         following = ""
+        exactly = {"resourceVersion": at, "resourceVersionMatch": "Exact" if at else ""}
         while True:
-            page = {**query, "limit": str(limit or ""), "continue": following}
+            page = {**query, "limit": str(limit or ""), "continue": following, **({} if following else exactly)}
             wanted = {name: value for name, value in page.items() if value}
             document = self._read(asked, wanted, _accept("List") if metadata_only else "")
             for item in document.get("items") or ():

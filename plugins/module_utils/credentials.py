@@ -100,7 +100,7 @@ class Credentials:
     def load(
         cls,
         options: Mapping[str, Any],
-        environ: Mapping[str, str] = os.environ,
+        environ: Mapping[str, str] | None = None,
         *,
         service_account: str = SERVICE_ACCOUNT,
     ) -> Credentials:
@@ -109,8 +109,9 @@ class Credentials:
         An option wins over its K8S_AUTH_* variable. `host` with `api_key`, `username` + `password` or `client_cert` +
         `client_key` needs nothing else. A `kubeconfig` or `context` that was asked for is read; else a Pod's
         service account is taken if there is one, else $KUBECONFIG, else ~/.kube/config. Single options then replace
-        what was found there. Raises CredentialsError.
+        what was found there. `environ` is this process's own where it is not given. Raises CredentialsError.
         """
+        environ = os.environ if environ is None else environ
         chosen = _chosen(options, environ)
         found = _found(chosen, environ, service_account)
         _override(found, chosen)

@@ -118,7 +118,7 @@ class ExecPlugin:
         self._what = f"the exec plugin {spec.get('command')!r} of {source}"
         if not isinstance(spec.get("command"), str) or not spec["command"]:
             raise CredentialsError(f"users[].user.exec.command is missing in {source}")
-        group, _, version = str(spec.get("apiVersion")).rpartition("/")
+        group, _dummy, version = str(spec.get("apiVersion")).rpartition("/")
         if group != "client.authentication.k8s.io" or version not in ("v1", "v1beta1"):
             raise CredentialsError(
                 f"{self._what} has apiVersion {spec.get('apiVersion')!r}: client.authentication.k8s.io/v1 and "

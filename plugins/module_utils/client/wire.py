@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     from ansible_collections.muster.coordination.plugins.module_utils.credentials import Credentials
 
-    Answer = tuple[BaseHTTPResponse, socket.socket | None]  # its body unread; the socket over which it comes
+    # its body unread; the socket over which it comes
+    Answer = tuple[BaseHTTPResponse, socket.socket | None]  # pylint: disable=unsupported-binary-operation
     Headers = list[tuple[str, str]]
 
 ANSWER_LIMIT: Final = 64 * 1024 * 1024  # bytes of one answer; a larger one is an error
@@ -284,7 +285,7 @@ class Wire:
             raise Unreachable(0, "Stopped", "asked to stop", asked=asked)
         _here.sent, _here.sock = False, None
         try:
-            response = self._transport().urlopen(
+            response = self._transport().request(
                 method,
                 self.credentials.server + path,
                 body=body,
@@ -347,5 +348,5 @@ def _connection_remedy(error: BaseException, credentials: Credentials) -> str:
 
 def _without_password(url: str | None) -> str:
     """A proxy's URL as it may be shown."""
-    scheme, _, rest = (url or "").partition("://")
+    scheme, _dummy, rest = (url or "").partition("://")
     return f"{scheme}://{rest.rpartition('@')[2]}"
