@@ -79,12 +79,29 @@ def run(argument_spec: Mapping[str, Any], verb: Callable[..., Result], **rules: 
 
 
 def _tune_censorship(module: AnsibleModule) -> None:
-    """A kubeconfig's path is no secret, and errors name it; a password inside a proxy's URL is one."""
-    if isinstance(module.params["kubeconfig"], str):
-        module.no_log_values.discard(module.params["kubeconfig"])
+    """Hide what is secret and nothing else: with a short name censored, no message could be read.
+
+    A kubeconfig's path and what it says of clusters and contexts is not secret; a password in a proxy's URL is.
+    """
+    kubeconfig = module.params["kubeconfig"]
+    if isinstance(kubeconfig, dict):
+        users = [item.get("user") for item in kubeconfig.get("users") or () if isinstance(item, dict)]
+        options = [module.params[option] for option in ("api_key", "password", "proxy_headers")]
+        module.no_log_values -= _texts(kubeconfig) - _texts(users) - _texts(options)
+    else:
+        module.no_log_values.discard(kubeconfig)
     password = urlsplit(module.params["proxy"] or "").password
     if password:
         module.no_log_values.add(password)
+
+
+def _texts(value: Any) -> set[str]:
+    """All texts in nested mappings and lists, but for the keys."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list):
+        return set().union(*map(_texts, value))
+    return {str(value)}
 
 
 def _fail(module: AnsibleModule, error: MusterError) -> NoReturn:

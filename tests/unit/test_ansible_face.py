@@ -124,24 +124,32 @@ def test_a_missing_library_is_named(run: Run, monkeypatch: pytest.MonkeyPatch, t
     assert "Failed to import the required Python library" in result["msg"]
 
 
-def test_no_secret_is_printed(run: Run) -> None:
-    def tell(api: Api, **options: Any) -> dict[str, Any]:
-        return {"changed": False, "leak": "very-secret proxy-secret header-secret kubeconfig-secret"}
+KUBECONFIG = {
+    "current-context": "c",
+    "contexts": [{"name": "c", "context": {"cluster": "c", "user": "c"}}],
+    "clusters": [{"name": "c", "cluster": {"server": "http://127.0.0.1:1"}}],
+    "users": [{"name": "c", "user": {"token": "top-secret", "as": "ann", "as-groups": ["dev"]}}],
+}
 
-    kubeconfig = {
-        "current-context": "c",
-        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "c"}}],
-        "clusters": [{"name": "c", "cluster": {"server": "http://127.0.0.1:1"}}],
-        "users": [{"name": "c", "user": {"token": "kubeconfig-secret"}}],
-    }
-    result = run(
-        tell,
-        kubeconfig=kubeconfig,
-        proxy="http://u:proxy-secret@p:1",
-        proxy_headers={"proxy_basic_auth": "header-secret"},
-        password="very-secret",
-    )
-    assert "secret" not in json.dumps(result)
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"api_key": "top-secret"},
+        {"username": "ann", "password": "top-secret"},
+        {"kubeconfig": KUBECONFIG},
+        {"proxy": "http://ann:top-secret@proxy:1"},
+        {"proxy_headers": {"proxy_basic_auth": "top-secret"}},
+        {"proxy_headers": {"basic_auth": "top-secret"}},
+    ],
+)
+def test_no_secret_is_printed(run: Run, options: dict[str, Any]) -> None:
+    def tell(api: Api, **options: Any) -> dict[str, Any]:
+        return {"changed": False, "leak": "it is top-secret, of cluster c"}
+
+    result = run(tell, **{"host": "http://127.0.0.1:1", **options})
+    assert "top-secret" not in json.dumps(result)
+    assert "of cluster c" in result["leak"]  # what is no secret can still be read
 
 
 def test_the_path_of_a_kubeconfig_is_no_secret(run: Run) -> None:

@@ -404,6 +404,22 @@ def test_a_fixed_token_is_not_tried_twice() -> None:
         client(server).get(CONFIGMAPS, "x", "team")
 
 
+def test_connections_are_made_anew_when_a_certificate_was_replaced(tmp_path: Any) -> None:
+    """The old ones keep their identity: a request after the change must not go over one of them."""
+    ca = tmp_path / "ca"
+    ca.write_text("old")
+    with ScriptedServer(*[say(200, READ)] * 3) as server:
+        api = client(server, ca_cert=str(ca))
+        api.get(CONFIGMAPS, "x", "team")
+        first = api._wire._pools
+        api.get(CONFIGMAPS, "x", "team")
+        assert api._wire._pools is first
+        (tmp_path / "new").write_text("newer")
+        (tmp_path / "new").rename(ca)
+        api.get(CONFIGMAPS, "x", "team")
+        assert api._wire._pools is not first
+
+
 # -- secrets ----------------------------------------------------------------------------------------------------------
 
 

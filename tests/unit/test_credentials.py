@@ -341,7 +341,7 @@ def test_a_certificate_file_that_was_replaced_is_another_one(tmp_path: Path) -> 
         before = after
 
 
-@given(st.text(min_size=8, max_size=30))
+@given(st.text(max_size=30).map(lambda text: f"≈{text}≈"))  # not a word of ours
 def test_no_repr_shows_a_secret(secret: str) -> None:
     encoded = base64.b64encode(secret.encode()).decode()
     user = {"username": "u", "password": secret, "client-certificate-data": encoded, "client-key-data": encoded}
