@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from ansible_collections.muster.coordination.plugins.module_utils.api import NAMESPACES, Api
 from ansible_collections.muster.coordination.plugins.module_utils.credentials import Credentials
 
