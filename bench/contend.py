@@ -235,7 +235,7 @@ class _Worker:
         except Exception as error:
             self._failures[f"{call.__name__}: {type(error).__name__}"] += 1
             if sum(self._failures.values()) == 1:
-                traceback.print_exc()
+                print(f"{call.__qualname__}: {error}", file=sys.stderr, flush=True)
             time.sleep(random.uniform(0.01, 0.05))
             return None
 

@@ -78,11 +78,10 @@ class Chronicle:
             at = str(self.version + 1)
             listing = self._api.list(self._resource, self._namespace, label_selector=self._selector, at=at)
             there = {_name(obj): obj for obj in listing.items}
-            changes = list(_changes(self._there, there))
-            for kind, obj in changes:
+            for kind, obj in list(_changes(self._there, there)):
                 self._keep(kind, obj)
+                self.read_back += 1
                 yield kind, obj
-            self.read_back += len(changes)
             self.version += 1
 
     def _keep(self, kind: str, obj: Object) -> None:

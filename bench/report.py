@@ -189,8 +189,8 @@ def _contention_table(found: Figures) -> str:
         head = (
             "",
             "cycles/s",
-            "x seed's loop",
-            "x ceiling",
+            "to the seed's loop",
+            "to the ceiling",
             "hand-off p50 / p99",
             "writes a cycle",
             "worst wait",
@@ -370,10 +370,9 @@ def _plot_contention(found: Figures, path: Path) -> None:
         axes[0].axhline(rate, color="black", linewidth=0.8, linestyle=":")
         axes[0].annotate(
             "the API server's create + delete, one client",
-            (1, rate),
+            (0.02, rate / 1.08),
             xycoords=("axes fraction", "data"),
-            ha="right",
-            va="bottom",
+            va="top",
             fontsize=8,
         )
     handles, labels = axes[0].get_legend_handles_labels()
