@@ -73,6 +73,11 @@ test-integration: $(VENV_STAMP) ## client, modules and sidecar on a real kube-ap
 	$(CLUSTER) up --level control-plane
 	$(ON_CONTROL_PLANE) $(PYTEST) tests/integration
 
+.PHONY: test-mutants
+test-mutants: $(VENV_STAMP) ## planted bugs: each is caught by every suite that is said to catch it
+	$(CLUSTER) up --level control-plane
+	$(ON_CONTROL_PLANE) $(PYTEST) --numprocesses 2 tests/mutants
+
 .PHONY: test-molecule
 test-molecule: image ## role, chart and sidecar on real Pods
 	$(ON_NODE) molecule test --all

@@ -388,7 +388,7 @@ STORIES = {
         {
             "a": sidecar("a", "a-1", then_release=True),
             "b": sidecar("b", "b-1"),
-            "ci": module("ci"),
+            "ci": module("ci", then_release=False),
             "person": person('{"gpu": 0}', '{"gpu": 2}'),
         },
         attended=attended_by_sidecars,

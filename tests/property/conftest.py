@@ -8,7 +8,7 @@ import os
 from hypothesis import Phase, settings
 
 settings.register_profile(
-    "ci", max_examples=500, stateful_step_count=40, derandomize=True, deadline=None, database=None, print_blob=True
+    "ci", max_examples=300, stateful_step_count=40, derandomize=True, deadline=None, database=None, print_blob=True
 )
 settings.register_profile("search", deadline=None, max_examples=10000, stateful_step_count=80, print_blob=True)
 # for planted bugs: that they are found, not the shortest way to them
