@@ -48,7 +48,7 @@ PARTS = (
     Part("test-mutants", "planted bugs, each of them caught", ("cluster-install",)),
     Part("image", "the image, loaded into a real node", ("build", "cluster-install")),
     Part("test-molecule", "role, chart and sidecar on real Pods", ("image",)),
-    Part("test-installed", "the playbook out of the installed tarball, twice", ("image",)),
+    Part("test-installed", "the playbook out of the installed tarball, from a terminal and as AWX does", ("image",)),
 )
 
 
