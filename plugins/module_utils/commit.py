@@ -29,7 +29,7 @@ from ansible_collections.muster.coordination.plugins.module_utils.api import (
     Throttled,
     Unreachable,
 )
-from ansible_collections.muster.coordination.plugins.module_utils.errors import TimedOut
+from ansible_collections.muster.coordination.plugins.module_utils.errors import MusterError, TimedOut
 
 Verdict = TypeVar("Verdict")
 Object = dict[str, Any]
@@ -41,13 +41,20 @@ class Delete:
 
 DELETE: Final = Delete()
 
+
+class Unread:
+    """What the caller has not looked at yet."""
+
+
+UNREAD: Final = Unread()
+
 CONFLICT_BACKOFF = (0.002, 0.050)  # seconds: first and largest bound of the full-jitter delay after a 409
 TROUBLE_BACKOFF = (0.050, 2.0)  # the same after an answer that says the API server is unwell
 
 
 @dataclass(frozen=True, slots=True)
 class Committed(Generic[Verdict]):
-    """`before` and `after` are whole objects (None: absent); `attempts` counts the reads."""
+    """`before` and `after` are whole objects (None: absent); `attempts` counts how often it was decided."""
 
     changed: bool
     before: Object | None
@@ -74,6 +81,8 @@ def commit(
     *,
     check_mode: bool = False,
     timeout: float = 10.0,
+    seen: Object | Unread | None = UNREAD,
+    backoff: tuple[float, float] = CONFLICT_BACKOFF,
     pace: Pace = Pace(),
 ) -> Committed[Verdict]:
     """Bring one object to what `decide` makes of it, or find that nothing is to be done.
@@ -81,6 +90,10 @@ def commit(
     `decide` gets the object as read (None: absent) and returns what it shall be (None: leave it absent; DELETE) and a
     verdict for the caller. It may read further facts: they are then newer than the object, which is what makes "this
     Pod is gone" safe to act upon. Check mode decides on the same read and writes nothing.
+
+    `seen` is the object as a watch or an answer showed it last (None: absent): it saves the first read. Where it is out
+    of date the write is refused; where nothing is to be done on it, or nothing can be, that is believed after a read.
+    `backoff` are the bounds of the delay after a conflict, in seconds: whoever can wait gives way to who can't.
 
     Raises TimedOut after `timeout` seconds, with the last obstacle; errors that another try can't mend at once.
     """
@@ -91,9 +104,17 @@ def commit(
     while True:
         attempts += 1
         try:
-            before = _read(api, resource, name, namespace)
-            desired, verdict = decide(before)
+            believed = attempts == 1 and not check_mode and not isinstance(seen, Unread)
+            before = seen if believed and not isinstance(seen, Unread) else _read(api, resource, name, namespace)
+            try:
+                desired, verdict = decide(before)
+            except MusterError:
+                if believed:
+                    continue
+                raise
             if desired is before or desired == before or (before is None and isinstance(desired, Delete)):
+                if believed:
+                    continue
                 first = lost if maybe_written else before
                 return Committed(first != before, first, before, verdict, attempts)
             after = None if isinstance(desired, Delete) else desired
@@ -103,7 +124,7 @@ def commit(
         except (Conflict, AlreadyExists) as error:
             obstacle: ApiError = error
             conflicts += 1
-            delay = _jitter(CONFLICT_BACKOFF, conflicts, pace)
+            delay = _jitter(backoff, conflicts, pace)
         except _Uncertain as uncertain:
             obstacle = uncertain.error
             if not maybe_written:

@@ -297,3 +297,67 @@ def test_none_for_an_object_that_is_there_is_a_mistake_of_the_caller(api, time):
     made(api)
     with pytest.raises(ValueError, match="returns DELETE, not None"):
         run(api, lambda obj: (None, None), time)
+
+
+# ---------------------------------------------------------------------------------------------- what was seen before
+
+
+def test_what_was_seen_saves_the_read(api, time):
+    seen = made(api)
+    done = run(api, append("b"), time, seen=seen)
+    assert [request for request in api.requests if request.startswith("get")] == []
+    assert (done.changed, done.before, letters(api)) == (True, seen, "ab")
+
+
+def test_what_was_seen_to_be_absent_is_created_without_a_read(api, time):
+    assert run(api, append("a"), time, seen=None).verdict == "made"
+    assert [request for request in api.requests if request.startswith("get")] == []
+
+
+def test_what_was_seen_and_is_out_of_date_is_read_and_decided_anew(api, time):
+    seen = made(api)
+    run(api, append("b"), time)
+    assert run(api, append("c"), time, seen=seen).after["data"]["x"] == "abc"
+
+
+def test_what_was_seen_to_be_absent_and_is_there_is_read(api, time):
+    made(api)
+    assert run(api, append("b"), time, seen=None).after["data"]["x"] == "ab"
+
+
+def test_that_nothing_is_to_be_done_is_not_believed_of_what_was_seen(api, time):
+    seen = made(api, "ab")
+    now = api.replace(CONFIGMAPS, {**seen, "data": {"x": "a"}})
+    done = run(api, append("b"), time, seen=seen)
+    assert (done.changed, done.before["metadata"]["resourceVersion"]) == (True, now["metadata"]["resourceVersion"])
+
+
+def test_that_nothing_can_be_done_is_not_believed_of_what_was_seen(api, time):
+    made(api)
+
+    def decide(obj):
+        if obj is None:
+            raise MusterError("it is not there")
+        return append("b")(obj)
+
+    assert run(api, decide, time, seen=None).changed
+
+
+def test_a_delete_of_what_was_seen_spares_what_came_since(api, time):
+    seen = made(api)
+    now = api.replace(CONFIGMAPS, {**seen, "data": {"x": "b"}})
+    done = run(api, lambda obj: (DELETE if obj["data"]["x"] == "a" else obj, None), time, seen=seen)
+    assert (done.changed, done.after) == (False, now)
+
+
+def test_check_mode_reads_what_there_is(api, time):
+    seen = made(api)
+    api.replace(CONFIGMAPS, {**seen, "data": {"x": "ab"}})
+    assert not run(api, append("b"), time, seen=seen, check_mode=True).changed
+
+
+def test_who_can_wait_gives_way_after_a_conflict(api, time):
+    made(api)
+    api.faults = ["replace 409"] * 4
+    run(api, append("b"), time, backoff=(0.01, 0.05))
+    assert time.slept == [0.01, 0.02, 0.04, 0.05]
