@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Who contends on a Kubernetes API server: the seed's loop, both engines, and nobody (the server's own ceiling).
 
-`Naive`, `Annotations` and `Tickets` share one watch for all contenders of a process, so that at 512 contenders the
-figures tell what the engine asks of the API server, and not what 512 watches ask of a machine of two cores. They write
-through the product's own verbs. `Sidecars` is the product's whole loop: every contender has its own connections and
-watches, as a sidecar in a Pod has.
+`Naive`, `Annotations` and `Tickets` (bench/on_tickets.py) share one watch for all contenders of a process, so that at
+512 contenders the figures tell what the engine asks of the API server, and not what 512 watches ask of a machine of two
+cores. They write through the product's own verbs. `Sidecars` is the product's whole loop: every contender has its own
+connections and watches, as a sidecar in a Pod has.
 """
 
 from __future__ import annotations
@@ -24,12 +24,10 @@ from ansible_collections.muster.coordination.plugins.module_utils.api import (
     Api,
     Conflict,
     Put,
-    Removed,
     Snapshot,
 )
 from ansible_collections.muster.coordination.plugins.module_utils.credentials import Credentials
 from ansible_collections.muster.coordination.plugins.module_utils.decisions import semaphore as annotations_engine
-from ansible_collections.muster.coordination.plugins.module_utils.decisions import tickets as tickets_engine
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.semaphore import ANY, Claimant
 from ansible_collections.muster.coordination.plugins.module_utils.verbs import attendance
 from ansible_collections.muster.coordination.plugins.module_utils.verbs.attendance import Attendant, Sight
@@ -273,65 +271,6 @@ class _AnnotationsContender:
 
     def _write(self, transition: Any) -> Any:
         return attendance.write(self._api, self._system.name, self._system.namespace, transition, timeout=30.0)
-
-
-# ---------------------------------------------------------------------------------------------- tickets
-
-
-class Tickets(OnKubernetes):
-    """The tickets engine: one create, one delete, and the product's decision on one watch a process."""
-
-    def __init__(self, kubeconfig: str, namespace: str, name: str) -> None:
-        super().__init__(kubeconfig, namespace, name)
-        self.doors = Doors()
-        self.book: tickets_engine.Book | None = None
-        self._terms: tickets_engine.Terms | None = None
-        self._entries: dict[str, Any] = {}
-        self.follow(self._take, resource=LEASES, label_selector=f"{tickets_engine.LABEL}={name}")
-
-    def contender(self, holder: Holder) -> _TicketsContender:
-        return _TicketsContender(self, holder)
-
-    def _take(self, change: Any) -> None:
-        if isinstance(change, Snapshot):
-            self._entries.clear()
-            for lease in change.items:
-                self._keep(lease)
-        elif isinstance(change, Put):
-            self._keep(change.obj)
-        elif isinstance(change, Removed):
-            self._entries.pop(change.obj["metadata"]["name"], None)
-        else:
-            return
-        if self._terms is not None:
-            self.book = tickets_engine.bind(self._terms, self._entries.values())
-            held = tickets_engine.holders(self.book)
-            self.doors.show({ticket.holder: ticket.place for ticket in self.book.tickets if ticket.place in held})
-
-    def _keep(self, lease: dict[str, Any]) -> None:
-        if lease["metadata"]["name"] == self.name:
-            self._terms = tickets_engine.read_terms(lease)
-        else:
-            self._entries[lease["metadata"]["name"]] = tickets_engine.read_ticket(lease)
-
-
-class _TicketsContender:
-    def __init__(self, system: Tickets, holder: Holder) -> None:
-        self._system, self._api = system, system.api()
-        self._me = Claimant(holder.name, holder.uid, {RESOURCE: 1})
-        self._mine: tuple[str, str] = ("", "")
-
-    def acquire(self, until: float) -> int | None:
-        system = self._system
-        assert system.book is not None
-        drawn = self._api.create(LEASES, tickets_engine.draw(system.book, system.name, system.namespace, self._me))
-        self._mine = (drawn["metadata"]["name"], drawn["metadata"]["uid"])
-        place = int(drawn["metadata"]["resourceVersion"])
-        return system.doors.wait(self._me.holder, place - 1, until)
-
-    def release(self) -> None:
-        name, uid = self._mine
-        self._api.delete(LEASES, name, self._system.namespace, uid=uid)
 
 
 # ---------------------------------------------------------------------------------------------- the server's ceiling

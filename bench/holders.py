@@ -15,13 +15,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from ansible_collections.muster.coordination.plugins.module_utils.api import (
-    LEASES,
     NAMESPACES,
     PODS,
     AlreadyExists,
@@ -29,7 +27,6 @@ from ansible_collections.muster.coordination.plugins.module_utils.api import (
     NotFound,
 )
 from ansible_collections.muster.coordination.plugins.module_utils.credentials import Credentials
-from ansible_collections.muster.coordination.plugins.module_utils.decisions import tickets as tickets_engine
 from ansible_collections.muster.coordination.plugins.module_utils.verbs import semaphore as verbs
 from bench.contend import Contest, Holder, percentiles, run
 from bench.contenders import RESOURCE, Sidecars
@@ -75,17 +72,19 @@ def make_semaphore(api: Api, namespace: str, name: str, engine: str, permits: in
     if engine == "annotations":
         verbs.configure(api, name=name, namespace=namespace, capacity={RESOURCE: permits})
     else:
-        api.create(LEASES, tickets_engine.with_capacity(None, name, namespace, {RESOURCE: permits}))
+        from bench import on_tickets
+
+        on_tickets.make_semaphore(api, namespace, name, permits)
 
 
 def remove_semaphore(api: Api, namespace: str, name: str, engine: str) -> None:
     """The semaphore, and all claims on it."""
     if engine == "annotations":
         verbs.configure(api, name=name, namespace=namespace, state="absent", force=True)
-        return
-    for lease in api.list(LEASES, namespace, label_selector=f"{tickets_engine.LABEL}={name}").items:
-        with suppress(NotFound):
-            api.delete(LEASES, lease["metadata"]["name"], namespace)
+    else:
+        from bench import on_tickets
+
+        on_tickets.remove_semaphore(api, namespace, name)
 
 
 # ---------------------------------------------------------------------------------------------- cold start

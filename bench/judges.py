@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from ansible_collections.muster.coordination.plugins.module_utils.api import (
     CONFIGMAPS,
-    LEASES,
     Api,
     ApiError,
     Gone,
     Resource,
 )
-from ansible_collections.muster.coordination.plugins.module_utils.decisions import tickets as tickets_engine
-from tests.support import legality, ticket_book
+from tests.support import legality
 
 Object = dict[str, Any]
 Event = tuple[str, Object]  # ADDED, MODIFIED or DELETED, and the object
@@ -37,7 +35,7 @@ class Chronicle:
     def __init__(self, api: Api, resource: Resource, namespace: str, label_selector: str) -> None:
         self._api, self._resource, self._namespace, self._selector = api, resource, namespace, label_selector
         listing = api.list(resource, namespace, label_selector=label_selector)
-        self._there: dict[str, Object] = {_name(obj): obj for obj in listing.items}
+        self._there: dict[str, Object] = {name_of(obj): obj for obj in listing.items}
         self.version = int(listing.resource_version)
         self.read_back = 0  # revisions that were read back from the history
 
@@ -54,7 +52,7 @@ class Chronicle:
 
     def is_at(self, items: list[Object]) -> bool:
         """Whether it has come to where the objects are just these."""
-        return {_name(obj): obj["metadata"]["resourceVersion"] for obj in items} == {
+        return {name_of(obj): obj["metadata"]["resourceVersion"] for obj in items} == {
             name: obj["metadata"]["resourceVersion"] for name, obj in self._there.copy().items()
         }
 
@@ -64,7 +62,7 @@ class Chronicle:
             version = int(obj["metadata"]["resourceVersion"])
             if kind != "BOOKMARK":
                 if version <= self.version:
-                    raise AssertionError(f"revision {version} of {_name(obj)} came after {self.version}")
+                    raise AssertionError(f"revision {version} of {name_of(obj)} came after {self.version}")
                 self._keep(kind, obj)
                 yield kind, obj
             self.version = version
@@ -77,7 +75,7 @@ class Chronicle:
         while self.version < now:
             at = str(self.version + 1)
             listing = self._api.list(self._resource, self._namespace, label_selector=self._selector, at=at)
-            there = {_name(obj): obj for obj in listing.items}
+            there = {name_of(obj): obj for obj in listing.items}
             for kind, obj in list(_changes(self._there, there)):
                 self._keep(kind, obj)
                 self.read_back += 1
@@ -86,9 +84,9 @@ class Chronicle:
 
     def _keep(self, kind: str, obj: Object) -> None:
         if kind == "DELETED":
-            self._there.pop(_name(obj), None)
+            self._there.pop(name_of(obj), None)
         else:
-            self._there[_name(obj)] = obj
+            self._there[name_of(obj)] = obj
 
 
 def _changes(before: Mapping[str, Object], after: Mapping[str, Object]) -> Iterator[Event]:
@@ -101,7 +99,7 @@ def _changes(before: Mapping[str, Object], after: Mapping[str, Object]) -> Itera
             yield "MODIFIED", obj
 
 
-def _name(obj: Object) -> str:
+def name_of(obj: Object) -> str:
     return str(obj["metadata"]["name"])
 
 
@@ -128,7 +126,7 @@ class AnnotationsJudge:
 
     @staticmethod
     def belongs(obj: Object) -> str:
-        return _name(obj)
+        return name_of(obj)
 
     @property
     def grants(self) -> dict[int, tuple[str, str]]:
@@ -143,51 +141,14 @@ class AnnotationsJudge:
 
     def see(self, kind: str, obj: Object) -> list[str]:
         if kind == "DELETED":
-            return [f"the ConfigMap {_name(obj)} was deleted"]
+            return [f"the ConfigMap {name_of(obj)} was deleted"]
         return self._history.step(obj["metadata"].get("annotations") or {})
 
 
-class TicketsJudge:
-    """Of a semaphore of tickets: the oracle judges what the engine answers for every revision."""
+def judge_of(engine: str) -> Any:
+    """The class that judges semaphores of that engine."""
+    if engine == "annotations":
+        return AnnotationsJudge
+    from bench.on_tickets import TicketsJudge
 
-    resource, selector = LEASES, tickets_engine.LABEL
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._oracle = ticket_book.Judge(name)
-        self._terms: tickets_engine.Terms | None = None
-        self._entries: dict[str, Any] = {}
-        self.grants: dict[int, tuple[str, str]] = {}
-
-    @staticmethod
-    def belongs(obj: Object) -> str:
-        return str(obj["metadata"]["labels"][tickets_engine.LABEL])
-
-    @property
-    def revisions(self) -> int:
-        return self._oracle.revisions
-
-    def bury(self, holder: str, uid: str) -> None:
-        """Its ticket goes with its Pod, by the garbage collector."""
-
-    def see(self, kind: str, obj: Object) -> list[str]:
-        if _name(obj) == self._name:
-            self._terms = tickets_engine.read_terms(obj)
-        elif kind == "DELETED":
-            self._entries.pop(_name(obj), None)
-        else:
-            self._entries[_name(obj)] = tickets_engine.read_ticket(obj)
-        if kind != "DELETED" and obj["metadata"].get("deletionTimestamp"):
-            return []  # the garbage collector's first step; the ticket goes in the second
-        self._oracle.event(kind, obj)
-        if self._terms is None:
-            return []
-        book = tickets_engine.bind(self._terms, self._entries.values())
-        held = tickets_engine.holders(book)
-        for ticket in book.tickets:
-            if ticket.place in held:
-                self.grants.setdefault(ticket.place, (ticket.holder, next(iter(ticket.want))))
-        return self._oracle.violations(held)
-
-
-JUDGES: dict[str, Callable[[str], Any]] = {"annotations": AnnotationsJudge, "tickets": TicketsJudge}
+    return TicketsJudge

@@ -79,7 +79,7 @@ class Bench:
         """One contest of `size` contenders for one permit of a new semaphore."""
         name = self.semaphore(engine, 1)
         options = {"kubeconfig": self.cluster.kubeconfig, "namespace": NAMESPACE, "name": name, **more}
-        contest = Contest(f"bench.contenders:{system}", options, self.pods[:size], self.scale.seconds, self.warm(size))
+        contest = Contest(system, options, self.pods[:size], self.scale.seconds, self.warm(size))
         found = summary(contest, run(contest, self.servers()))
         self.forget(engine, name)
         return found
@@ -130,7 +130,9 @@ class Bench:
     def naive(self, size: int, tuned: bool) -> dict[str, Any]:
         hosts = [holder.name for holder in self.pods[:size]]
         jitter = 0.005 * size if tuned else 0.05
-        figures = self.contest("Naive", "annotations", size, hosts=hosts, jitter=jitter, look_again=tuned)
+        figures = self.contest(
+            "bench.contenders:Naive", "annotations", size, hosts=hosts, jitter=jitter, look_again=tuned
+        )
         return {"jitter": jitter, **figures}
 
     def peer(self, peer: Any, sizes: Sequence[int]) -> dict[str, Any]:
@@ -163,8 +165,8 @@ def told(found: dict[str, Any]) -> str:
 SYSTEMS: dict[str, Callable[[Bench, int], dict[str, Any]]] = {
     "naive": lambda bench, size: bench.naive(size, tuned=False),
     "naive-tuned": lambda bench, size: bench.naive(size, tuned=True),
-    "annotations": lambda bench, size: bench.contest("Annotations", "annotations", size),
-    "tickets": lambda bench, size: bench.contest("Tickets", "tickets", size),
+    "annotations": lambda bench, size: bench.contest("bench.contenders:Annotations", "annotations", size),
+    "tickets": lambda bench, size: bench.contest("bench.on_tickets:Tickets", "tickets", size),
 }
 
 
@@ -215,7 +217,7 @@ def own_watches(bench: Bench, scale: Scale) -> dict[str, Any]:
     found: dict[str, Any] = {engine: {} for engine in ENGINES}
     for engine in ENGINES:
         for size in scale.own_watch_sizes:
-            found[engine][str(size)] = bench.contest("Sidecars", engine, size, engine=engine)
+            found[engine][str(size)] = bench.contest("bench.contenders:Sidecars", engine, size, engine=engine)
             say(f"sidecars, {engine}, {size}: {told(found[engine][str(size)])}")
     return found
 

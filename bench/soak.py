@@ -58,7 +58,7 @@ from ansible_collections.muster.coordination.plugins.module_utils.errors import 
 from bench.contend import GIL_SWITCH, Holder, allow_many_files, percentiles
 from bench.contenders import Requests, Sidecar, Sidecars
 from bench.holders import api_of, make_namespace, make_pod, make_semaphore, remove_semaphore
-from bench.judges import JUDGES, Chronicle, Judge
+from bench.judges import Chronicle, Judge, judge_of
 from bench.machine import CHECKOUT, Cluster, facts, say, sentence
 from bench.semaphore import ENGINES
 from cluster.kernel import die_with_parent
@@ -327,12 +327,13 @@ class Soak:
         self.cluster, self.engine, self.directory = cluster, engine, directory
         self.namespace = f"soak-{engine}"
         self.dice = random.Random(seed)
+        self.kind = judge_of(engine)
         self.api = api_of(cluster.kubeconfig)
         self.counts: Counter[str] = Counter()
         self.violations: list[str] = []
         self.believed: list[Belief] = []
         self.permits = {f"semaphore-{n}": count for n, count in enumerate(PERMITS)}
-        self.judges: dict[str, Judge] = {name: JUDGES[engine](name) for name in self.permits}
+        self.judges: dict[str, Judge] = {name: self.kind(name) for name in self.permits}
         self._lock = threading.Lock()  # of the judges
         self._stop = threading.Event()
         self._context = multiprocessing.get_context("spawn")
@@ -343,8 +344,8 @@ class Soak:
         make_namespace(self.api, self.namespace)
         for name, permits in self.permits.items():
             make_semaphore(self.api, self.namespace, name, self.engine, permits)
-        kind = JUDGES[self.engine]
-        self.chronicle = Chronicle(api_of(self.cluster.kubeconfig), kind.resource, self.namespace, kind.selector)
+        watcher = api_of(self.cluster.kubeconfig)
+        self.chronicle = Chronicle(watcher, self.kind.resource, self.namespace, self.kind.selector)
         judging = threading.Thread(target=self._judge, daemon=True)
         judging.start()
         teams = [self._team(number) for number in range(PROCESSES)]
@@ -381,7 +382,7 @@ class Soak:
     def _judge(self) -> None:
         try:
             for kind, obj in self.chronicle.events(self._stop):
-                name = JUDGES[self.engine].belongs(obj)
+                name = self.kind.belongs(obj)
                 if name in self.judges:
                     with self._lock:
                         version = obj["metadata"]["resourceVersion"]
@@ -516,9 +517,7 @@ class Soak:
         self.api.close()
 
     def _judged_all(self) -> bool:
-        listing = self.api.list(
-            JUDGES[self.engine].resource, self.namespace, label_selector=JUDGES[self.engine].selector
-        )
+        listing = self.api.list(self.kind.resource, self.namespace, label_selector=self.kind.selector)
         return self.chronicle.is_at(listing.items)
 
 
