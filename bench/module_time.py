@@ -29,19 +29,25 @@ import yaml
 
 from ansible_collections.muster.coordination.plugins.module_utils.api import CONFIGMAPS, NAMESPACES, Api
 from ansible_collections.muster.coordination.plugins.module_utils.credentials import Credentials
-from bench.machine import CHECKOUT, facts, say, sentence
+from bench.machine import CHECKOUT, facts, say, sentence, wait_until_quiet
 
 OUT = CHECKOUT / "docs" / "bench"
 PACKAGES = ("ansible-core", "urllib3", "kubernetes", "PyYAML")
 EMPTY, OURS, THEIRS = "an empty module", "muster.coordination.k8s_semaphore_info", "kubernetes.core.k8s_info"
+QUIET = 1.5  # load average
+BUSY = (
+    "**The machine was busy with other work**: its share in the milliseconds is large. CPU time, memory and the order "
+    "of the three can be trusted."
+)
 COLOURS = {EMPTY: "#9a9a9a", OURS: "#1b7f79", THEIRS: "#4c6ef5"}
 
-# Runs Python and adds a line with its largest resident size in KiB; what is measured is the module's process alone.
+# Runs Python and adds a line: largest resident size (KiB), CPU time (s); of the module's process alone.
 MEASURED_PYTHON = """#!{python}
 import resource, subprocess, sys
 code = subprocess.call([{python!r}, *sys.argv[1:]])
-with open({sizes!r}, "a") as file:
-    file.write(f"{{resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss}}\\n")
+with open({used!r}, "a") as file:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    file.write(f"{{used.ru_maxrss}} {{used.ru_utime + used.ru_stime}}\\n")
 sys.exit(code)
 """
 
@@ -86,17 +92,21 @@ def run(directory: Path, plays: list[dict[str, Any]], python: str) -> dict[str, 
     return {task: [(later - earlier) * 1000 for earlier, later in pairwise(at)] for task, at in stamps.items()}
 
 
-def sizes(directory: Path, kubeconfig: str, namespace: str) -> dict[str, float]:
-    """MiB that each module's process had resident at most: the median of five runs."""
-    wrapper, record = directory / "measured-python", directory / "sizes"
-    wrapper.write_text(MEASURED_PYTHON.format(python=sys.executable, sizes=str(record)))
+def processes(directory: Path, kubeconfig: str, namespace: str) -> dict[str, dict[str, float]]:
+    """Of each module's process: the largest resident size (MiB) and the CPU time (ms), medians of ten runs."""
+    wrapper, record = directory / "measured-python", directory / "used"
+    wrapper.write_text(MEASURED_PYTHON.format(python=sys.executable, used=str(record)))
     wrapper.chmod(0o755)
     found = {}
-    (play,) = playbook(kubeconfig, namespace, 5)
+    (play,) = playbook(kubeconfig, namespace, 10)
     for task in play["tasks"]:
         record.unlink(missing_ok=True)
         run(directory, [{**play, "tasks": [task]}], str(wrapper))
-        found[task["name"]] = round(statistics.median(int(line) / 1024 for line in record.read_text().split()), 1)
+        lines = [line.split() for line in record.read_text().splitlines()]
+        found[task["name"]] = {
+            "resident_mib": round(statistics.median(int(size) / 1024 for size, _ in lines), 1),
+            "cpu_ms": round(statistics.median(float(seconds) * 1000 for _, seconds in lines), 1),
+        }
     return found
 
 
@@ -115,8 +125,8 @@ def measure(kubeconfig: str, rounds: int, items: int) -> dict[str, Any]:
                 say(f"round {number + 1} of {rounds}")
                 for task, times in run(directory, playbook(kubeconfig, namespace, items + 1), sys.executable).items():
                     found.setdefault(task, []).extend(times)
-            say("memory")
-            resident = sizes(directory, kubeconfig, namespace)
+            say("memory and CPU time")
+            used = processes(directory, kubeconfig, namespace)
     finally:
         api.delete(NAMESPACES, namespace)
         api.close()
@@ -125,7 +135,7 @@ def measure(kubeconfig: str, rounds: int, items: int) -> dict[str, Any]:
         "rounds": rounds,
         "items": items,
         "milliseconds": {task: summary(times) for task, times in found.items()},
-        "resident_mib": resident,
+        "processes": used,
     }
 
 
@@ -140,26 +150,32 @@ def summary(times: Sequence[float]) -> dict[str, float]:
 
 def table(found: dict[str, Any]) -> str:
     """The figures as a table, the empty module's cost taken off in its own column."""
-    times, resident = found["milliseconds"], found["resident_mib"]
+    times, used = found["milliseconds"], found["processes"]
     empty = times[EMPTY]["p50"]
-    lines = ["| task | ms, median (quartiles) | above an empty module | largest resident size |", "|---|---|---|---|"]
+    lines = [
+        "| task | ms, median (quartiles) | above an empty module | CPU time of the module | its resident size |",
+        "|---|---|---|---|---|",
+    ]
     for task in (EMPTY, OURS, THEIRS):
         time, name = times[task], task if task == EMPTY else f"`{task}`"
-        above = "–" if task == EMPTY else f"{time['p50'] - empty:.0f} ms"
-        spread = f"{time['p50']:.0f} ({time['p25']:.0f}–{time['p75']:.0f})"
-        lines.append(f"| {name} | {spread} | {above} | {resident[task]:.0f} MiB |")
+        above = "" if task == EMPTY else f"{time['p50'] - empty:.0f} ms"
+        spread = f"{time['p50']:.0f} ({time['p25']:.0f} to {time['p75']:.0f})"
+        own = f"{used[task]['cpu_ms']:.0f} ms | {used[task]['resident_mib']:.0f} MiB"
+        lines.append(f"| {name} | {spread} | {above} | {own} |")
     ours, theirs = times[OURS]["p50"], times[THEIRS]["p50"]
     ratio = (theirs - empty) / (ours - empty)
     lines += [
         "",
-        f"A task of `kubernetes.core.k8s_info` takes {theirs / ours:.1f} times as long as ours; what it adds to an empty "
-        f"module is {ratio:.1f} times as much.",
+        f"A task of `kubernetes.core.k8s_info` takes {theirs / ours:.1f} times as long as ours; "
+        f"what it adds to an empty module is {ratio:.1f} times as much.",
         "",
         f"{found['rounds']} playbooks, {times[OURS]['count']} items a task. Measured on {sentence(found['machine'])}; "
         f"load before: {found['machine']['load_1_min']}. "
         + ", ".join(f"{name} {version}" for name, version in found["machine"]["packages"].items())
         + f". Commit {found['machine']['commit']}.",
     ]
+    if found["machine"]["load_1_min"] > QUIET:
+        lines += ["", BUSY]
     return "\n".join(lines)
 
 
@@ -193,7 +209,7 @@ def plot(found: dict[str, Any], path: Path) -> None:
     bars = left.barh(tasks, middle, color=colours, xerr=spread, error_kw={"ecolor": "#555555", "elinewidth": 1})
     left.bar_label(bars, fmt=" %.0f", padding=6)
     left.set_xlabel("milliseconds a task (median, quartiles)")
-    bars = right.barh(tasks, [found["resident_mib"][task] for task in tasks], color=colours)
+    bars = right.barh(tasks, [found["processes"][task]["resident_mib"] for task in tasks], color=colours)
     right.bar_label(bars, fmt=" %.0f")
     right.set_xlabel("largest resident size, MiB")
     figure.savefig(path, dpi=120)
@@ -207,6 +223,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if not options.kubeconfig:
         parser.error("no cluster: name one by --kubeconfig or KUBECONFIG")
+    if not wait_until_quiet(QUIET):
+        say("the machine is still busy: the times will say more about that than about the modules")
     write(measure(options.kubeconfig, options.rounds, options.items))
 
 
