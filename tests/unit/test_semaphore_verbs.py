@@ -11,6 +11,7 @@ import pytest
 
 from ansible_collections.muster.coordination.plugins.module_utils.api import CONFIGMAPS, Forbidden, Resource
 from ansible_collections.muster.coordination.plugins.module_utils.decisions import semaphore as engine
+from ansible_collections.muster.coordination.plugins.module_utils.decisions.semaphore import Claimant
 from ansible_collections.muster.coordination.plugins.module_utils.errors import Malformed, MusterError, TimedOut
 from ansible_collections.muster.coordination.plugins.module_utils.verbs import semaphore as verbs
 from ansible_collections.muster.coordination.tests.support.memory_api import MemoryApi
@@ -98,6 +99,18 @@ def test_a_semaphore_in_use_or_with_data_is_removed_by_force_only(api):
         verbs.configure(api, **HERE, state="absent")
     assert verbs.configure(api, **HERE, state="absent", force=True)["changed"] is True
     assert api.objects == {}
+
+
+def test_the_dead_do_not_keep_a_semaphore_from_being_removed(api):
+    verbs.configure(api, **HERE, capacity={"gpu": 1})
+    api.pod("holds")
+    claim(api, "holds", lease=None)
+    verbs.attempt(api, **HERE, claimant=Claimant("waits", api.pod("waits"), {"gpu": 1}), enqueue=True)
+    with pytest.raises(MusterError, match="in use by holds, waits"):
+        verbs.configure(api, **HERE, state="absent")
+    for name in ("holds", "waits"):
+        api.kill(name)
+    assert verbs.configure(api, **HERE, state="absent")["changed"] is True
 
 
 def test_a_malformed_semaphore_is_removed_by_force_only(api):

@@ -68,7 +68,7 @@ def configure(
 
     def absent(obj: dict[str, Any] | None) -> tuple[dict[str, Any] | Delete | None, None]:
         if obj is not None and not force:
-            _refuse_in_use(obj, f"ConfigMap {namespace}/{name}")
+            _refuse_in_use(api, obj)
         return DELETE, None
 
     if state not in ("present", "absent"):
@@ -234,8 +234,9 @@ def _wait(api: Api, name: str, namespace: str, claimant: Claimant, deadline: flo
     raise TimedOut(f"{claimant.holder} waited {wait_timeout:g} s for ConfigMap {namespace}/{name} in vain", seen)
 
 
-def _refuse_in_use(obj: Mapping[str, Any], what: str) -> None:
-    there = read(obj)
+def _refuse_in_use(api: Api, obj: Mapping[str, Any]) -> None:
+    metadata, there = obj["metadata"], read(obj)
+    there = engine.reap(there, dead_pods(api, metadata["namespace"])(there), now=utc_now()).semaphore
     busy = [*sorted(there.grants), *(waiter.holder for waiter in there.queue)]
     if busy:
         more = f" and {len(busy) - NAMED} more" if len(busy) > NAMED else ""
@@ -244,6 +245,7 @@ def _refuse_in_use(obj: Mapping[str, Any], what: str) -> None:
         why = "has data of its own"
     else:
         return
+    what = f"ConfigMap {metadata['namespace']}/{metadata['name']}"
     raise MusterError(f"{what} {why}: it was not removed; give force=true to remove it all the same")
 
 
