@@ -56,6 +56,7 @@ class Exchange:
     def begin_stream(self) -> None:
         self._handler.send_response(200)
         self._handler.send_header("Transfer-Encoding", "chunked")
+        self._handler.send_header("Connection", "close")  # which it is afterwards: nobody shall race with that
         self._handler.end_headers()
 
     def chunk(self, data: bytes) -> None:
