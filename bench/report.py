@@ -142,7 +142,6 @@ def blocks(found: Figures) -> dict[str, str]:
         "ceiling": _ceiling_table,
         "holders": _holders_table,
         "sidecar": _sidecar_table,
-        "module_time": _module_time_table,
     }
     needs = {"machine": "machine", "targets": "machine", "cores": "contention", "holders": "take_over"}
     return {name: make(found) for name, make in made.items() if needs.get(name, name) in found}
@@ -309,11 +308,6 @@ def _sidecar_table(found: Figures) -> str:
         )
     head = ("holder / waiter", "resident", "of that its own", "CPU a minute", "requests a minute (waiter)")
     return table(head, rows)
-
-
-def _module_time_table(found: Figures) -> str:
-    rows = [(name, f"{ms:.0f} ms") for name, ms in found["module_time"].items()]
-    return table(("task", "time of one task"), rows)
 
 
 # ---------------------------------------------------------------------------------------------- plots
