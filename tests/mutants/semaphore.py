@@ -311,9 +311,9 @@ MUTANTS = (
         COMMIT,
         (
             (
-                "            desired, verdict = decide(before)\n",
-                "            if not conflicts:\n                desired, verdict = decide(before)\n"
-                '            desired = {**desired, "metadata": {**desired["metadata"], '
+                "                desired, verdict = decide(before)\n",
+                "                if not conflicts:\n                    desired, verdict = decide(before)\n"
+                '                desired = {**desired, "metadata": {**desired["metadata"], '
                 '"resourceVersion": before["metadata"]["resourceVersion"]}} if before and isinstance(desired, dict) else desired\n',
             ),
         ),
