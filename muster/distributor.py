@@ -135,16 +135,15 @@ class Distributor:
             return
         self._publish(None)
         try:
-            done = verbs.release(
+            had = verbs.leave(
                 self._api,
                 engine=settings.engine,
                 name=settings.name,
                 namespace=settings.namespace,
-                holder=me.holder,
-                holder_uid=me.uid,
+                claimant=me,
                 timeout=RELEASE_SECONDS,
             )
-            say(logging.INFO, "left", outcome=done["outcome"])
+            say(logging.INFO, "left", outcome="released" if had else "absent")
         except (MusterError, ApiError) as error:
             say(logging.WARNING, "could not release; it goes with the end of the Pod", error=str(error))
 

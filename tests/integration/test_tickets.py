@@ -119,7 +119,7 @@ class Race:
             if sight.grant and (sight.grant.fence, name) not in self.told:
                 self.told.append((sight.grant.fence, name))
                 time.sleep(random.uniform(0, 0.01))
-                verbs.release(api, holder=name, holder_uid=claimant.uid, **self.at)
+                assert verbs.leave(api, claimant=claimant, **self.at)
 
     def module(self, name: str) -> None:
         while not self.over():

@@ -25,10 +25,14 @@ from ansible_collections.muster.coordination.plugins.module_utils.api import (
     Api,
     Conflict,
     Gone,
+    LostAnswer,
     NotFound,
     Put,
     Removed,
+    ServerError,
     Snapshot,
+    Throttled,
+    Unreachable,
 )
 from ansible_collections.muster.coordination.plugins.module_utils.commit import DELETE, Delete, commit
 from ansible_collections.muster.coordination.plugins.module_utils.decisions import semaphore as shown
@@ -235,13 +239,15 @@ def draw(api: Api, name: str, namespace: str, claimant: Claimant, book: Book) ->
     return commit(api, LEASES, ticket["metadata"]["name"], namespace, decide, timeout=WRITE_SECONDS).after
 
 
-def delete_ticket(api: Api, ticket: str, namespace: str, *, timeout: float = WRITE_SECONDS) -> None:
-    """Delete a ticket by its name, if it is there."""
-
-    def decide(_there: Object | None) -> tuple[Delete, None]:
-        return DELETE, None
-
-    commit(api, LEASES, ticket, namespace, decide, timeout=timeout)
+def delete_ticket(api: Api, ticket: str, namespace: str, *, timeout: float = WRITE_SECONDS) -> bool:
+    """Delete a ticket by its name, which only its holder uses; whether it was there. `timeout` in seconds."""
+    try:
+        api.delete(LEASES, ticket, namespace)
+        return True
+    except NotFound:
+        return False
+    except (LostAnswer, ServerError, Throttled, Unreachable):  # whether it was applied is found by reading
+        return commit(api, LEASES, ticket, namespace, lambda _there: (DELETE, None), timeout=timeout).changed
 
 
 def renew_ticket(api: Api, ticket: str, namespace: str, claimant: Claimant) -> Object | None:
@@ -347,6 +353,11 @@ def release(
     if not leaving:
         return Outcome("absent", before, before, after)
     return Outcome("released", before, Holding(), after, (f"{holder} left",))
+
+
+def leave(api: Api, *, name: str, namespace: str, claimant: Claimant, timeout: float) -> bool:
+    """Tear up the claimant's ticket; whether it had one."""
+    return delete_ticket(api, decisions.ticket_name(name, claimant), namespace, timeout=timeout)
 
 
 def describe(api: Api, *, namespace: str, name: str | None) -> list[dict[str, Any]]:
