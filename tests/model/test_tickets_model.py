@@ -268,7 +268,7 @@ X, Y, XY = {"x": 1}, {"y": 1}, {"x": 1, "y": 1}
 
 STORIES = {
     "the capacity stays": Story((X, X, X, X, X), ({"x": 2},), edits=0),
-    "two resources, blocking": Story((XY, X, XY, Y, X), ({"x": 1, "y": 1},), edits=0),
+    "two resources, blocking": Story((XY, X, XY, Y, X), ({"x": 1, "y": 1, "z": 1},), edits=0),
     "counts": Story(({"x": 2}, X, {"x": 2}, X), ({"x": 3},), edits=0),
     "it is lowered and raised": Story((X, X, X, X), ({"x": 2}, {"x": 1}, {"x": 3}), edits=2),
     "three edits": Story((X, X, X), ({"x": 2}, {"x": 1}, {"x": 0}), edits=3),

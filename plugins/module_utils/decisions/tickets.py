@@ -124,9 +124,12 @@ def holders(book: Book) -> frozenset[int]:
     """The places that hold under the capacity in force. Only meaningful while it is the one asked for."""
     free = dict(book.terms.in_force or {})
     waited_for: set[str] = set()
+    kept = max(book.terms.upto.values(), default=-1)
     held = []
     for ticket in book.tickets:
         want = ticket.want
+        if ticket.place > kept and waited_for.issuperset(free):
+            break  # whatever there is, somebody before it waits for it
         fits = waited_for.isdisjoint(want) and all(free.get(resource, 0) >= n for resource, n in want.items())
         if fits or all(ticket.place <= book.terms.upto.get(resource, -1) for resource in want):
             held.append(ticket.place)
