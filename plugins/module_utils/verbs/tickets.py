@@ -236,7 +236,8 @@ def draw(api: Api, name: str, namespace: str, claimant: Claimant, book: Book) ->
             )
         return there, None
 
-    return commit(api, LEASES, ticket["metadata"]["name"], namespace, decide, timeout=WRITE_SECONDS).after
+    name = ticket["metadata"]["name"]
+    return commit(api, LEASES, name, namespace, decide, timeout=WRITE_SECONDS, seen=None).after
 
 
 def delete_ticket(api: Api, ticket: str, namespace: str, *, timeout: float = WRITE_SECONDS) -> bool:
@@ -276,8 +277,9 @@ def configure(
 
     def gone(own: Object | None) -> tuple[Delete, None]:
         if own is not None and not force:
-            tickets = look(api, name, namespace).book.tickets
-            refuse_in_use(what(name, namespace), [ticket.holder for ticket in tickets])
+            now = look(api, name, namespace)
+            now = now.without(uids=dead(api, namespace, now.book.tickets))
+            refuse_in_use(what(name, namespace), [ticket.holder for ticket in now.book.tickets])
         return DELETE, None
 
     done = commit(api, LEASES, name, namespace, there if present else gone, check_mode=check_mode)
