@@ -29,8 +29,9 @@ from ansible_collections.muster.coordination.plugins.module_utils.api import (
 from ansible_collections.muster.coordination.plugins.module_utils.credentials import Credentials
 from ansible_collections.muster.coordination.plugins.module_utils.decisions import semaphore as annotations_engine
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.semaphore import ANY, Claimant
-from ansible_collections.muster.coordination.plugins.module_utils.verbs import attendance
-from ansible_collections.muster.coordination.plugins.module_utils.verbs.attendance import Attendant, Sight
+from ansible_collections.muster.coordination.plugins.module_utils.verbs import annotations as on_annotations
+from ansible_collections.muster.coordination.plugins.module_utils.verbs import semaphore as verbs
+from ansible_collections.muster.coordination.plugins.module_utils.verbs.attendance import Sight
 from bench.contend import Holder
 from tests.support import old_distributor
 
@@ -244,7 +245,7 @@ class Annotations(OnKubernetes):
     def _take(self, change: Any) -> None:
         objects = change.items if isinstance(change, Snapshot) else [change.obj] if isinstance(change, Put) else []
         for obj in objects:
-            grants = attendance.read(obj).grants
+            grants = on_annotations.read(obj).grants
             self.doors.show({name: grant.fence for name, grant in grants.items()})
 
 
@@ -256,7 +257,7 @@ class _AnnotationsContender:
 
     def acquire(self, until: float) -> int | None:
         def ask(before: annotations_engine.Semaphore) -> annotations_engine.Decision:
-            return annotations_engine.claim(before, self._me, now=attendance.utc_now(), enqueue=True)
+            return annotations_engine.claim(before, self._me, now=on_annotations.utc_now(), enqueue=True)
 
         grant = self._write(ask).verdict.semaphore.grants.get(self._me.holder)
         fence = grant.fence if grant else self._system.doors.wait(self._me.holder, self._fence, until)
@@ -265,12 +266,12 @@ class _AnnotationsContender:
 
     def release(self) -> None:
         def leave(before: annotations_engine.Semaphore) -> annotations_engine.Decision:
-            return annotations_engine.release(before, *self._me.identity, now=attendance.utc_now())
+            return annotations_engine.release(before, *self._me.identity, now=on_annotations.utc_now())
 
         self._write(leave)
 
     def _write(self, transition: Any) -> Any:
-        return attendance.write(self._api, self._system.name, self._system.namespace, transition, timeout=30.0)
+        return on_annotations.write(self._api, self._system.name, self._system.namespace, transition, timeout=30.0)
 
 
 # ---------------------------------------------------------------------------------------------- the server's ceiling
@@ -332,7 +333,7 @@ class Sidecar:
         self._system, self._requests = system, requests
         self._api = system.api(requests)
         self._me = Claimant(holder.name, holder.uid, {ANY: 1})
-        self.attendant = Attendant(self._api, name=system.name, namespace=system.namespace, claimant=self._me)
+        self.attendant = verbs.attendant(self._api, name=system.name, namespace=system.namespace, claimant=self._me)
         self._sights: Iterator[Sight] | None = None
         self._fence = after
 
@@ -351,6 +352,6 @@ class Sidecar:
 
     def release(self) -> None:
         def leave(before: annotations_engine.Semaphore) -> annotations_engine.Decision:
-            return annotations_engine.release(before, *self._me.identity, now=attendance.utc_now())
+            return annotations_engine.release(before, *self._me.identity, now=on_annotations.utc_now())
 
-        attendance.write(self._api, self._system.name, self._system.namespace, leave, timeout=30.0)
+        on_annotations.write(self._api, self._system.name, self._system.namespace, leave, timeout=30.0)

@@ -14,7 +14,7 @@ from typing import Any
 
 from ansible_collections.muster.coordination.plugins.module_utils.api import CONFIGMAPS, PODS, Api, Put, Snapshot
 from ansible_collections.muster.coordination.plugins.module_utils.errors import MusterError, TimedOut
-from ansible_collections.muster.coordination.plugins.module_utils.verbs.semaphore import describe
+from ansible_collections.muster.coordination.plugins.module_utils.verbs.annotations import describe_object
 from muster.table import table
 
 Object = dict[str, Any]
@@ -107,7 +107,7 @@ class Watcher:
             now = time.monotonic()
             objects = change.items if isinstance(change, Snapshot) else [change.obj] if isinstance(change, Put) else []
             for obj in objects:
-                self._seen.put((now, describe(obj)))
+                self._seen.put((now, describe_object(obj)))
 
 
 def moves(before: Object, after: Object) -> list[str]:

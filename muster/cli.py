@@ -24,7 +24,7 @@ from ansible_collections.muster.coordination.plugins.module_utils.verbs import s
 NOTHING_FREE = 3  # exit status of `once` when it found nothing free
 
 DISTRIBUTOR = """\
-The distributed semaphore: one ConfigMap says how many permits there are of each resource, who holds them and who waits.
+The distributed semaphore: it says how many permits there are of each resource, who holds them and who waits.
 
   run      attend the semaphore for one holder until SIGTERM: the sidecar
   once     one look: take out dead holders, claim what is free, say what happened
@@ -85,8 +85,13 @@ class _Options:
 
     def semaphore(self, *, needs_one: bool) -> _Options:
         default = "distributor" if needs_one else None
-        text = "the ConfigMap that is the semaphore" + ("" if needs_one else "; all of the namespace when not given")
+        text = "the ConfigMap (or, of tickets, the Lease) that is the semaphore"
+        text += "" if needs_one else "; all of the namespace when not given"
         self._add("--configmap", "MUSTER_CONFIGMAP", default=default, metavar="NAME", help=text)
+        text = "what the semaphore is made of: annotations of a ConfigMap, or tickets, one Lease a claim"
+        text += " (default: annotations)" if needs_one else "; both when not given"
+        engine = "annotations" if needs_one else None
+        self._add("--engine", "MUSTER_ENGINE", choices=tuple(verbs.ENGINES), default=engine, help=text)
         return self
 
     def holder(self) -> _Options:
@@ -146,6 +151,7 @@ def _run(args: argparse.Namespace) -> int:
         name=args.configmap,
         namespace=namespace,
         claimant=_claimant(args, api, namespace),
+        engine=args.engine,
         claim_file=args.claim_file,
         release_on_term=args.release_on_term,
         listen=args.listen or None,
@@ -157,16 +163,17 @@ def _run(args: argparse.Namespace) -> int:
 def _once(args: argparse.Namespace) -> int:
     api, namespace = _connect(args)
     claimant = _claimant(args, api, namespace)
-    done = verbs.attempt(api, name=args.configmap, namespace=namespace, claimant=claimant).verdict
+    done = verbs.attempt(api, engine=args.engine, name=args.configmap, namespace=namespace, claimant=claimant)
     print("; ".join(done.reasons))
     print()
-    _print_semaphores(verbs.info(api, namespace=namespace, name=args.configmap), args.configmap, namespace)
+    found = verbs.info(api, namespace=namespace, name=args.configmap, engine=args.engine)
+    _print_semaphores(found, args.configmap, namespace)
     return NOTHING_FREE if done.outcome == "busy" else 0
 
 
 def _status(args: argparse.Namespace) -> int:
     api, namespace = _connect(args)
-    found = verbs.info(api, namespace=namespace, name=args.configmap)
+    found = verbs.info(api, namespace=namespace, name=args.configmap, engine=args.engine)
     if args.output == "json":
         print(json.dumps(found["semaphores"], indent=2))
         return 0
@@ -177,7 +184,7 @@ def _print_semaphores(found: dict[str, Any], name: str | None, namespace: str) -
     from muster.table import semaphore_text
 
     if not found["semaphores"]:
-        what = f"ConfigMap {namespace}/{name}" if name else f"semaphore in namespace {namespace}"
+        what = f"semaphore {namespace}/{name}" if name else f"semaphore in namespace {namespace}"
         raise MusterError(f"there is no {what}; create one with k8s_semaphore, or name another --namespace")
     print("\n\n".join(semaphore_text(semaphore) for semaphore in found["semaphores"]))
     return 1 if any(semaphore["error"] for semaphore in found["semaphores"]) else 0

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The Distributor sidecar: attends one semaphore for its Pod and tells the application what it holds.
 
-The decisions are in `decisions/semaphore.py`, the loop in `verbs/attendance.py`; here is what surrounds them: the claim
+The decisions are in `decisions/`, the loop in `verbs/attendance.py`; here is what surrounds them: the claim
 file, the pages, the metrics, the Events, and what happens on SIGTERM.
 """
 
@@ -23,14 +23,10 @@ import prometheus_client
 
 from ansible_collections.muster.coordination.plugins.module_utils.api import Api, ApiError
 from ansible_collections.muster.coordination.plugins.module_utils.decisions import semaphore as engine
-from ansible_collections.muster.coordination.plugins.module_utils.decisions.semaphore import Claimant, Grant, Semaphore
+from ansible_collections.muster.coordination.plugins.module_utils.decisions.semaphore import Claimant, Grant
 from ansible_collections.muster.coordination.plugins.module_utils.errors import MusterError
-from ansible_collections.muster.coordination.plugins.module_utils.verbs.attendance import (
-    Attendant,
-    Sight,
-    utc_now,
-    write,
-)
+from ansible_collections.muster.coordination.plugins.module_utils.verbs import semaphore as verbs
+from ansible_collections.muster.coordination.plugins.module_utils.verbs.attendance import Sight
 from muster.process import Answer, Events, Web, on_signals, say
 
 RELEASE_SECONDS = 5.0  # how long a release at SIGTERM may take; the Pod's end releases all the same
@@ -44,6 +40,7 @@ class Settings:
     name: str
     namespace: str
     claimant: Claimant
+    engine: str = "annotations"
     claim_file: Path | None = None
     release_on_term: bool = False
     listen: str | None = "127.0.0.1:8377"
@@ -55,8 +52,13 @@ class Distributor:
 
     def __init__(self, api: Api, settings: Settings) -> None:
         self._api, self._settings = api, settings
-        self._attendant = Attendant(
-            api, name=settings.name, namespace=settings.namespace, claimant=settings.claimant, resync=settings.resync
+        self._attendant = verbs.attendant(
+            api,
+            engine=settings.engine,
+            name=settings.name,
+            namespace=settings.namespace,
+            claimant=settings.claimant,
+            resync=settings.resync,
         )
         self._sight = Sight(trouble="the semaphore has not been read yet")
         self._metrics = Metrics()
@@ -132,13 +134,16 @@ class Distributor:
             say(logging.INFO, "leaving; what is held goes with the end of the Pod")
             return
         self._publish(None)
-
-        def leave(before: Semaphore) -> engine.Decision:
-            return engine.release(before, *me.identity, now=utc_now())
-
         try:
-            done = write(self._api, settings.name, settings.namespace, leave, timeout=RELEASE_SECONDS)
-            say(logging.INFO, "left", outcome=done.verdict.outcome)
+            had = verbs.leave(
+                self._api,
+                engine=settings.engine,
+                name=settings.name,
+                namespace=settings.namespace,
+                claimant=me,
+                timeout=RELEASE_SECONDS,
+            )
+            say(logging.INFO, "left", outcome="released" if had else "absent")
         except (MusterError, ApiError) as error:
             say(logging.WARNING, "could not release; it goes with the end of the Pod", error=str(error))
 

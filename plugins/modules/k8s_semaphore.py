@@ -11,26 +11,28 @@ short_description: Create a distributed semaphore on Kubernetes and set its capa
 version_added: 0.1.0
 author: Muster contributors (@muster)
 description:
-  - Manages a ConfigMap whose annotation C(distributor_capacity) says how many permits there are of each resource.
-  - Who holds and who waits is kept in the same object and is never touched by a change of capacity. What a raise sets
-    free is handed to those who wait in the same write.
+  - Manages a ConfigMap whose annotation C(distributor_capacity) says how many permits there are of each resource; or,
+    with the O(engine) V(tickets), a Lease whose annotation C(muster.dev/capacity) does.
+  - Who holds and who waits is never touched by a change of capacity. What a raise sets free is handed to those who wait
+    at once.
   - A lowered capacity revokes nobody. It drains, and the module says nothing is free until enough holders have left.
 extends_documentation_fragment:
   - muster.coordination.k8s_auth_options
   - muster.coordination.k8s_attributes
+  - muster.coordination.semaphore_engine
 options:
   name:
-    description: Name of the ConfigMap that is the semaphore.
+    description: Name of the ConfigMap, or of the Lease, that is the semaphore.
     type: str
     required: true
   namespace:
-    description: Namespace of the ConfigMap.
+    description: Namespace of the semaphore.
     type: str
     required: true
   state:
     description:
       - With V(present) the semaphore exists and has this O(capacity).
-      - With V(absent) the ConfigMap is removed.
+      - With V(absent) it is removed.
     type: str
     choices: [present, absent]
     default: present
@@ -41,7 +43,7 @@ options:
       - When not given, an existing semaphore keeps its capacity, and a new one has none.
     type: dict
   force:
-    description: Remove the ConfigMap even while somebody holds or waits, or while it has data of its own.
+    description: Remove it even while somebody holds or waits, or while the ConfigMap has data of its own.
     type: bool
     default: false
 seealso:
@@ -57,6 +59,14 @@ EXAMPLES = r"""
     capacity:
       gpu: 3
       licence: 1
+
+- name: A pool for hundreds of Pods, one small object for each claim
+  muster.coordination.k8s_semaphore:
+    name: slots
+    namespace: render
+    engine: tickets
+    capacity:
+      slot: 200
 
 - name: Take a GPU out of service, as soon as somebody gives one back
   muster.coordination.k8s_semaphore:
@@ -105,6 +115,7 @@ SPEC = {
     "namespace": {"type": "str", "required": True},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "capacity": {"type": "dict"},
+    "engine": {"type": "str", "choices": ["annotations", "tickets"]},
     "force": {"type": "bool", "default": False},
 }
 

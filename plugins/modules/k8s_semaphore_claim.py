@@ -11,20 +11,21 @@ short_description: Claim a resource of a distributed semaphore, or give it back
 version_added: 0.1.0
 author: Muster contributors (@muster)
 description:
-  - Claims one permit for a holder in one compare-and-swap, safe under any number of concurrent writers.
-  - The result has a fence, a number that grows with every grant of the semaphore. Send it along with what you do to the
+  - Claims one permit for a holder, safe under any number of concurrent writers.
+  - The result has a fence, a number that grows with every grant of the resource. Send it along with what you do to the
     resource, and let the resource refuse a number that is lower than one it has seen.
   - Claiming what the holder has already changes nothing and returns the same fence.
 extends_documentation_fragment:
   - muster.coordination.k8s_auth_options
   - muster.coordination.k8s_attributes
+  - muster.coordination.semaphore_engine
 options:
   name:
-    description: Name of the ConfigMap that is the semaphore.
+    description: Name of the ConfigMap, or of the Lease, that is the semaphore.
     type: str
     required: true
   namespace:
-    description: Namespace of the ConfigMap, and of the Pods that hold its resources.
+    description: Namespace of the semaphore, and of the Pods that hold its resources.
     type: str
     required: true
   holder:
@@ -51,6 +52,7 @@ options:
     description:
       - Place in the queue, from -1000 to 1000. Higher numbers are served first; the same number, in order of arrival.
       - Those who wait gain one for each 64 grants and arrivals after theirs, so that nobody waits for ever.
+      - Only the O(engine) V(annotations) knows priorities.
     type: int
     default: 0
   lease:
@@ -118,12 +120,12 @@ resource:
   type: str
   sample: licence
 fence:
-  description: The fencing number of the grant, growing strictly with each grant of the semaphore.
+  description: The fencing number of the grant, growing strictly with each grant of the resource.
   returned: success
   type: int
   sample: 4211
 since:
-  description: When it was granted, for people to read.
+  description: When it was granted (with tickets, when it was asked for), for people to read.
   returned: success
   type: str
   sample: "2026-01-31T12:00:00Z"
@@ -175,6 +177,7 @@ SPEC = {
     "holder_uid": {"type": "str"},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "resource": {"type": "str"},
+    "engine": {"type": "str", "choices": ["annotations", "tickets"]},
     "priority": {"type": "int", "default": 0},
     "lease": {"type": "int"},
     "wait": {"type": "bool", "default": False},

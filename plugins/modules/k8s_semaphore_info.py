@@ -15,12 +15,13 @@ description:
 extends_documentation_fragment:
   - muster.coordination.k8s_auth_options
   - muster.coordination.k8s_info_attributes
+  - muster.coordination.semaphore_engine
 options:
   name:
-    description: Name of the ConfigMap. When not given, all semaphores of the namespace are returned.
+    description: Name of the semaphore. When not given, all semaphores of the namespace are returned.
     type: str
   namespace:
-    description: Namespace of the ConfigMap.
+    description: Namespace of the semaphores.
     type: str
     required: true
 seealso:
@@ -48,15 +49,20 @@ semaphores:
   elements: dict
   contains:
     name:
-      description: Name of the ConfigMap.
+      description: Name of the ConfigMap, or of the Lease.
       type: str
       returned: always
       sample: hardware
     namespace:
-      description: Namespace of the ConfigMap.
+      description: Namespace of the semaphores.
       type: str
       returned: always
       sample: render
+    engine:
+      description: Which engine it is of, V(annotations) or V(tickets).
+      type: str
+      returned: always
+      sample: annotations
     resources:
       description: Each resource with its capacity, and how many permits are held and free.
       type: list
@@ -82,7 +88,7 @@ semaphores:
       returned: always
       sample: [{"holder": "render-3", "lease": null, "place": 1, "priority": 0, "uid": "0d5c…", "want": "*"}]
     error:
-      description: What is wrong with the annotations, and the remedy. Not set when they are well.
+      description: What is wrong with its annotations or with tickets, and the remedy. Not set when all is well.
       type: str
       returned: always
       sample: null
@@ -91,7 +97,11 @@ semaphores:
 from ansible_collections.muster.coordination.plugins.module_utils import ansible_face
 from ansible_collections.muster.coordination.plugins.module_utils.verbs import semaphore
 
-SPEC = {"name": {"type": "str"}, "namespace": {"type": "str", "required": True}}
+SPEC = {
+    "name": {"type": "str"},
+    "namespace": {"type": "str", "required": True},
+    "engine": {"type": "str", "choices": ["annotations", "tickets"]},
+}
 
 
 def main() -> None:

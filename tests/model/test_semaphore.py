@@ -21,7 +21,7 @@ import pytest
 from ansible_collections.muster.coordination.plugins.module_utils.decisions import semaphore as engine
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.semaphore import ANY, Claimant
 from ansible_collections.muster.coordination.plugins.module_utils.errors import MusterError
-from ansible_collections.muster.coordination.plugins.module_utils.verbs import attendance
+from ansible_collections.muster.coordination.plugins.module_utils.verbs import annotations as on_annotations
 from ansible_collections.muster.coordination.plugins.module_utils.verbs import semaphore as verbs
 from ansible_collections.muster.coordination.tests.support import legality, old_distributor
 from ansible_collections.muster.coordination.tests.support.interleave import (
@@ -43,20 +43,20 @@ ENOUGH = 2_000_000  # states; more is a model that grew by mistake
 
 
 def sidecar(name: str, uid: str, seen: Mapping[str, str] | None = None, *, then_release: bool = False) -> Actor:
-    """What verbs.attendance.Attendant writes: one turn on whatever is read, the Pods of its cache (stale) in `seen`."""
+    """What a seat of verbs.annotations writes: one turn on whatever is read, its (stale) cache of Pods in `seen`."""
     me = Claimant(name, uid, {ANY: 1})
 
     def run(api: ReplayedApi) -> str:
         try:
-            done = attendance.write(
+            done = on_annotations.write(
                 api,
                 "sem",
                 "ns",
                 lambda before: engine.claim(before, me, now="now", enqueue=True),
-                dead=lambda found: attendance.dead_pods(api, "ns", seen)(found) - {me.identity},
+                dead=lambda found: on_annotations.dead_pods(api, "ns", seen)(found) - {me.identity},
             )
             if then_release:
-                attendance.write(api, "sem", "ns", lambda before: engine.release(before, name, uid, now="now"))
+                on_annotations.write(api, "sem", "ns", lambda before: engine.release(before, name, uid, now="now"))
                 return "released"
         except MusterError as error:
             return type(error).__name__
@@ -70,9 +70,9 @@ def module(name: str, *, then_release: bool = True) -> Actor:
     me = Claimant(name, "", {ANY: 1}, 0, 60)
 
     def run(api: ReplayedApi) -> str:
-        outcome = verbs.attempt(api, name="sem", namespace="ns", claimant=me).verdict.outcome
+        outcome = verbs.attempt(api, name="sem", namespace="ns", claimant=me).outcome
         if then_release and outcome == "granted":
-            attendance.write(api, "sem", "ns", lambda before: engine.release(before, name, None, now="now"))
+            on_annotations.write(api, "sem", "ns", lambda before: engine.release(before, name, None, now="now"))
         return outcome
 
     return run

@@ -11,6 +11,8 @@ from typing import NamedTuple
 ENGINE = "plugins/module_utils/decisions/semaphore.py"
 COMMIT = "plugins/module_utils/commit.py"
 ATTENDANCE = "plugins/module_utils/verbs/attendance.py"
+ANNOTATIONS = "plugins/module_utils/verbs/annotations.py"
+PODS = "plugins/module_utils/verbs/pods.py"
 VERBS = "plugins/module_utils/verbs/semaphore.py"
 
 UNIT, PROPERTY, MODEL, CLUSTER = "unit", "property", "model", "cluster"
@@ -137,15 +139,15 @@ MUTANTS = (
     Mutant(
         "Pods are listed before the semaphore is read",
         "S4",
-        ATTENDANCE,
+        ANNOTATIONS,
         (
             (
                 "    alive = dict(seen or {})\n",
-                "    early = {_name(pod): _uid(pod) for pod in api.list(PODS, namespace).items}\n    alive = dict(seen or {})\n",
+                '    early = {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in api.list(PODS, namespace).items}\n    alive = dict(seen or {})\n',
             ),
             (
-                "        doubtful = engine.suspects(semaphore, alive)\n",
-                "        return set(engine.suspects(semaphore, early))\n        doubtful = []\n",
+                "        doubtful = decisions.suspects(semaphore, alive)\n",
+                "        return set(decisions.suspects(semaphore, early))\n        doubtful = []\n",
             ),
         ),
         (MODEL,),
@@ -153,11 +155,11 @@ MUTANTS = (
     Mutant(
         "the cache is believed about who is dead",
         "S4",
-        ATTENDANCE,
+        ANNOTATIONS,
         (
             (
-                "        doubtful = engine.suspects(semaphore, alive)\n",
-                "        if alive:\n            return set(engine.suspects(semaphore, alive))\n        doubtful = engine.suspects(semaphore, alive)\n",
+                "        doubtful = decisions.suspects(semaphore, alive)\n",
+                "        if alive:\n            return set(decisions.suspects(semaphore, alive))\n        doubtful = decisions.suspects(semaphore, alive)\n",
             ),
         ),
         (MODEL,),
@@ -165,18 +167,18 @@ MUTANTS = (
     Mutant(
         "nobody looks after dead Pods between resyncs",
         "S4",
-        ATTENDANCE,
+        ANNOTATIONS,
         (
             (
-                "return (set(engine.suspects(semaphore, self._pods)) | self._expired(semaphore)) - {self._me.identity}",
-                "return set()",
+                "suspects = set(decisions.suspects(seen, self._pods)) | _still(seen, expired)",
+                "suspects: set[Identity] = set()",
             ),
         ),
     ),
     Mutant(
         "an ended Pod counts as alive",
         "S4",
-        ATTENDANCE,
+        PODS,
         (('in ("Succeeded", "Failed") else', "in () else"),),
     ),
     Mutant(
@@ -261,7 +263,7 @@ MUTANTS = (
         ENGINE,
         (
             (
-                '        raise Malformed(_where(key), text, "put right its JSON by hand (kubectl edit); nothing was changed") from None\n',
+                '        raise Malformed(where_in(key), text, "put right its JSON by hand (kubectl edit); nothing was changed") from None\n',
                 "        return {}\n",
             ),
         ),
@@ -328,18 +330,18 @@ MUTANTS = (
     Mutant(
         "any write of the holder counts as its renewal",
         "S4",
-        ATTENDANCE,
+        ANNOTATIONS,
         (
             (
-                "        if after.get(self._me.identity) != before.get(self._me.identity):",
-                "        if self._me.identity in after:",
+                "after.get(me) != before.get(me))",
+                "me in after)",
             ),
         ),
     ),
     Mutant(
         "late news are news",
         "S3",
-        ATTENDANCE,
+        ANNOTATIONS,
         (("int(version) < int(known))", "False)"),),
     ),
     Mutant(
@@ -354,7 +356,7 @@ MUTANTS = (
         VERBS,
         (
             (
-                "        with suppress(MusterError):\n            write(api, name, namespace, withdraw)\n        raise\n",
+                "        with suppress(MusterError):\n            engine.withdraw(api, name=name, namespace=namespace, claimant=claimant)\n        raise\n",
                 "        raise\n",
             ),
         ),

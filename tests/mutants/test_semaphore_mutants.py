@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.muster.coordination.tests.mutants import tickets
 from ansible_collections.muster.coordination.tests.mutants.semaphore import (
     CLUSTER,
     MODEL,
@@ -22,6 +23,10 @@ from ansible_collections.muster.coordination.tests.mutants.semaphore import (
     Mutant,
 )
 
+# those on tickets are caught by suites of their own
+TICKETS = [
+    mutant if mutant.caught_by != (UNIT,) else mutant._replace(caught_by=(tickets.UNIT,)) for mutant in tickets.MUTANTS
+]
 ROOT = Path(__file__).parents[2]
 SUITES = {
     UNIT: [
@@ -31,6 +36,9 @@ SUITES = {
     PROPERTY: ["tests/property/test_semaphore.py"],
     MODEL: ["tests/model/test_semaphore.py"],
     CLUSTER: ["tests/integration/test_semaphore_race.py"],
+    tickets.UNIT: ["tests/unit/test_tickets.py", "tests/unit/test_tickets_seat.py"],
+    tickets.PROPERTY: ["tests/property/test_tickets_property.py"],
+    tickets.MODEL: ["tests/model/test_tickets_model.py"],
 }
 SOME_FAILED = 1  # pytest's exit code; others are mistakes of the test itself
 
@@ -76,7 +84,7 @@ def test_without_a_planted_bug_the_copy_passes_and_is_what_runs(tmp_path: Path) 
     assert "the copy is what runs" in run(there, UNIT).stdout
 
 
-CASES = [(mutant, suite) for mutant in MUTANTS for suite in mutant.caught_by]
+CASES = [(mutant, suite) for mutant in (*MUTANTS, *TICKETS) for suite in mutant.caught_by]
 
 
 @pytest.mark.parametrize(

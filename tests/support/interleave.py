@@ -32,7 +32,7 @@ from ansible_collections.muster.coordination.plugins.module_utils.api import (
     Resource,
 )
 from ansible_collections.muster.coordination.plugins.module_utils.commit import Pace, commit
-from ansible_collections.muster.coordination.plugins.module_utils.verbs import attendance
+from ansible_collections.muster.coordination.plugins.module_utils.verbs import annotations as on_annotations
 
 Annotations = tuple[tuple[str, str], ...]
 
@@ -195,7 +195,10 @@ def still() -> Iterator[None]:
     def paced(*args: Any, **kwargs: Any) -> Any:
         return commit(*args, **{**kwargs, "pace": pace})
 
-    with mock.patch.object(attendance, "commit", paced), mock.patch.object(attendance, "utc_now", lambda: "now"):
+    with (
+        mock.patch.object(on_annotations, "commit", paced),
+        mock.patch.object(on_annotations, "utc_now", lambda: "now"),
+    ):
         yield
 
 

@@ -8,7 +8,7 @@ is tested on a real kube-apiserver (tests/integration).
 
 - One counter gives every write its resourceVersion, as etcd does. PUT compares resourceVersion and uid; DELETE compares
   the preconditions given; POST refuses a name that is taken, or a namespace that is missing.
-- Everything that goes in or out is copied.
+- Everything that goes in or out is copied, and every revision is remembered: a list can be asked for as of any.
 - `faults` holds one word for each request to come, consumed by the requests whose kind it names:
   "<get|list|create|replace|delete> <fault>", fault one of
   409, 429, 429:<seconds>, 500 (not applied), 500-applied, lost (not applied), lost-applied, unreachable, 403.
@@ -24,12 +24,14 @@ from typing import Any
 
 from ansible_collections.muster.coordination.plugins.module_utils.api import (
     CONFIGMAPS,
+    LEASES,
     PODS,
     AlreadyExists,
     ApiError,
     Change,
     Conflict,
     Forbidden,
+    Gone,
     Listing,
     LostAnswer,
     NotFound,
@@ -57,6 +59,8 @@ class MemoryApi:
         self.faults: list[str] = []
         self.requests: list[str] = []  # "<verb> <plural>/<name>", in the order in which they came
         self.before_write: Callable[[str], None] | None = None  # told "<verb> <name>": a racing writer may step in
+        self.events: list[tuple[int, str, Resource, Object]] = []  # (version, ADDED MODIFIED or DELETED, kind, object)
+        self.compacted = -1  # lists as of this version or an older one are Gone
         self._followers: list[tuple[Callable[[Object], bool], Resource, queue.SimpleQueue[Change | None]]] = []
         self._lock = threading.RLock()
 
@@ -80,10 +84,22 @@ class MemoryApi:
         field_selector: str = "",
         metadata_only: bool = False,
         limit: int = 500,
+        at: str = "",
     ) -> Listing:
-        self._begin("list", resource, field_selector)
+        self._begin("list", resource, field_selector or label_selector)
+        selects = _selects(field_selector, labels=label_selector)
         with self._lock:
-            return Listing(self._matching(resource, namespace, _selects(field_selector)), str(self.version))
+            if not at:
+                return Listing(self._matching(resource, namespace, selects), str(self.version))
+            if int(at) <= self.compacted:
+                raise Gone(410, "Expired", "The resourceVersion for the provided list is too old.")
+            then: dict[str, Object] = {}
+            for version, kind, of, obj in self.events:
+                if version <= int(at) and of == resource and obj["metadata"]["namespace"] == namespace:
+                    then[obj["metadata"]["name"]] = obj
+                    if kind == "DELETED":
+                        del then[obj["metadata"]["name"]]
+            return Listing([copy.deepcopy(obj) for obj in then.values() if selects(obj)], at)
 
     def create(self, resource: Resource, obj: Object) -> Object:
         name, namespace = obj["metadata"]["name"], obj["metadata"]["namespace"]
@@ -152,7 +168,7 @@ class MemoryApi:
         stop: threading.Event | None = None,
         watch_timeout: float = 55.0,
     ) -> Iterator[Change]:
-        selects = _selects(field_selector, name)
+        selects = _selects(field_selector, name, label_selector)
         inbox: queue.SimpleQueue[Change | None] = queue.SimpleQueue()
         with self._lock:
             self._begin("list", resource, field_selector)
@@ -195,6 +211,37 @@ class MemoryApi:
             self.version += 1
             self._tell(PODS, there, None, there)
 
+    def lease(self, name: str, namespace: str = "ns", **annotations: str | None) -> Object:
+        """Make the Lease, or set annotations of `muster.dev/` (None: remove) as a person with kubectl would."""
+        with self._lock:
+            there = self.objects.get((LEASES.plural, namespace, name))
+            notes = {f"muster.dev/{key}": text for key, text in annotations.items()}
+            if there is not None:
+                notes = {**there["metadata"].get("annotations", {}), **notes}
+            notes = {key: text for key, text in notes.items() if text is not None}
+            if there is not None:
+                return self._store(LEASES, {**there, "metadata": {**there["metadata"], "annotations": notes}})
+            labels = {"muster.dev/semaphore": name}
+            metadata = {"name": name, "namespace": namespace, "annotations": notes, "labels": labels}
+            return self.create(LEASES, {"apiVersion": LEASES.api_version, "kind": "Lease", "metadata": metadata})
+
+    def collect(self, namespace: str = "ns") -> list[str]:
+        """The garbage collector: delete the Leases whose Pod is gone; returns their names."""
+        with self._lock:
+            uids = {
+                obj["metadata"]["uid"] for (plural, _ns, _name), obj in self.objects.items() if plural == PODS.plural
+            }
+            garbage = [
+                name
+                for (plural, place, name), obj in self.objects.items()
+                if plural == LEASES.plural and place == namespace
+                if (owners := obj["metadata"].get("ownerReferences"))
+                and not any(owner["uid"] in uids for owner in owners)
+            ]
+            for name in garbage:
+                self.delete(LEASES, name, namespace)
+            return garbage
+
     def annotations(self, name: str = "sem", namespace: str = "ns") -> dict[str, str]:
         return dict(self.objects[CONFIGMAPS.plural, namespace, name]["metadata"].get("annotations") or {})
 
@@ -218,6 +265,8 @@ class MemoryApi:
         return copy.deepcopy(stored)
 
     def _tell(self, resource: Resource, before: Object | None, after: Object | None, shown: Object) -> None:
+        kind = "DELETED" if after is None else "MODIFIED" if before else "ADDED"
+        self.events.append((self.version, kind, resource, copy.deepcopy(shown)))
         for selects, followed, inbox in self._followers:
             if followed != resource:
                 continue
@@ -266,12 +315,16 @@ def _fault(word: str) -> tuple[ApiError, bool]:
     raise ValueError(f"no such fault: {word}")
 
 
-def _selects(field_selector: str, name: str | None = None) -> Callable[[Object], bool]:
+def _selects(field_selector: str, name: str | None = None, labels: str = "") -> Callable[[Object], bool]:
+    key, _, wanted = labels.partition("=")
     terms = [term for term in field_selector.split(",") if term]
     if name:
         terms.append(f"metadata.name={name}")
 
     def selects(obj: Object) -> bool:
+        label = (obj["metadata"].get("labels") or {}).get(key)
+        if labels and (label is None or label != (wanted or label)):
+            return False
         values = {"metadata.name": obj["metadata"]["name"], "status.phase": obj.get("status", {}).get("phase", "")}
         for term in terms:
             path, _, value = term.partition("=")

@@ -14,8 +14,9 @@ from typing import Any
 from ansible_collections.muster.coordination.plugins.module_utils.api import CONFIGMAPS, PODS, Api, ApiError, Gone
 from ansible_collections.muster.coordination.plugins.module_utils.decisions import semaphore as engine
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.semaphore import ANY, Claimant
-from ansible_collections.muster.coordination.plugins.module_utils.verbs import attendance
-from ansible_collections.muster.coordination.plugins.module_utils.verbs.attendance import Attendant, Sight
+from ansible_collections.muster.coordination.plugins.module_utils.verbs import annotations as on_annotations
+from ansible_collections.muster.coordination.plugins.module_utils.verbs import semaphore as verbs
+from ansible_collections.muster.coordination.plugins.module_utils.verbs.attendance import Sight
 from ansible_collections.muster.coordination.tests.support import legality
 
 PATIENCE = 30.0  # seconds: a deadline for what should take far less, on a machine that may be busy
@@ -59,7 +60,7 @@ class Lab:
         return self.api.get(CONFIGMAPS, self.name, self.namespace)["metadata"].get("annotations") or {}
 
     def seen(self) -> engine.Semaphore:
-        return attendance.read(self.api.get(CONFIGMAPS, self.name, self.namespace))
+        return on_annotations.read(self.api.get(CONFIGMAPS, self.name, self.namespace))
 
     def pod(self, name: str) -> str:
         """A Pod that no node takes: it stays Pending. Returns its uid."""
@@ -90,11 +91,11 @@ class Lab:
         return self.attend(name, self.pod(name), **options)
 
     def release(self, name: str, uid: str | None = None) -> None:
-        attendance.write(
+        on_annotations.write(
             self.api,
             self.name,
             self.namespace,
-            lambda before: engine.release(before, name, uid, now=attendance.utc_now()),
+            lambda before: engine.release(before, name, uid, now=on_annotations.utc_now()),
         )
 
     def close(self) -> None:
@@ -106,7 +107,7 @@ class Attending:
     """An Attendant in a thread; `sight` is what it saw last."""
 
     def __init__(self, api: Api, name: str, namespace: str, claimant: Claimant) -> None:
-        self.attendant = Attendant(api, name=name, namespace=namespace, claimant=claimant)
+        self.attendant = verbs.attendant(api, name=name, namespace=namespace, claimant=claimant)
         self.claimant = claimant
         self.sight = Sight(trouble="nothing yet")
         self.sights: list[Sight] = []

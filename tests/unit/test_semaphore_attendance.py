@@ -18,7 +18,8 @@ from ansible_collections.muster.coordination.plugins.module_utils.api import (
 )
 from ansible_collections.muster.coordination.plugins.module_utils.decisions import semaphore as engine
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.semaphore import ANY, Claimant, Identity
-from ansible_collections.muster.coordination.plugins.module_utils.verbs import attendance
+from ansible_collections.muster.coordination.plugins.module_utils.verbs import annotations as on_annotations
+from ansible_collections.muster.coordination.plugins.module_utils.verbs import attendance, pods
 from ansible_collections.muster.coordination.plugins.module_utils.verbs.attendance import Attendant, Sight
 from ansible_collections.muster.coordination.tests.support.memory_api import MemoryApi
 
@@ -31,16 +32,17 @@ class Hand:
     def __init__(self, api: MemoryApi, name: str, *, uid: str = "", lease: int | None = None, start: float = 1000.0):
         self.api, self.now = api, start
         claimant = Claimant(name, uid, {ANY: 1}, lease_seconds=lease)
-        self.attendant = Attendant(api, name="sem", namespace="ns", claimant=claimant, clock=lambda: self.now)
+        self.seat = on_annotations.seat(api, name="sem", namespace="ns", claimant=claimant)
+        self.attendant = Attendant(api, self.seat, namespace="ns", clock=lambda: self.now)
         self.turns = 0
         self.attendant._resync_at = self.now + 60
 
     def look(self) -> Hand:
         """Both watches bring what there is now."""
         objects = self.api.list(CONFIGMAPS, "ns").items
-        pods = self.api.list(PODS, "ns", field_selector=attendance.LIVING_PODS).items
+        living = self.api.list(PODS, "ns", field_selector=pods.LIVING).items
         self.attendant._take("object", Snapshot(objects, str(self.api.version)))
-        self.attendant._take("pods", Snapshot(pods, str(self.api.version)))
+        self.attendant._take("pods", Snapshot(living, str(self.api.version)))
         return self
 
     def turn(self) -> Sight:
@@ -52,7 +54,7 @@ class Hand:
         end = self.now + seconds
         while self.now < end:
             if look:
-                seen = self.attendant._object
+                seen = self.seat._object
                 there = self.api.objects.get((CONFIGMAPS.plural, "ns", "sem"))
                 if there is not None and (seen is None or seen["metadata"] != there["metadata"]):
                     self.look()
@@ -71,7 +73,7 @@ def semaphore(api: MemoryApi) -> engine.Semaphore:
 
 
 def claim(api: MemoryApi, name: str, uid: str, lease: int | None = None) -> None:
-    attendance.write(
+    on_annotations.write(
         api, "sem", "ns", lambda s: engine.claim(s, Claimant(name, uid, {ANY: 1}, 0, lease), now="", enqueue=True)
     )
 
@@ -84,7 +86,7 @@ def writes(api: MemoryApi) -> int:
 
 
 def dead(api: MemoryApi, seen: dict[str, str] | None = None) -> set[Identity]:
-    return attendance.dead_pods(api, "ns", seen)(semaphore(api))
+    return on_annotations.dead_pods(api, "ns", seen)(semaphore(api))
 
 
 def test_dead_are_those_whose_pod_is_gone_has_ended_or_was_made_again(api):
@@ -116,7 +118,7 @@ def test_pods_are_looked_at_after_the_semaphore(api):
     """A Pod that was born, and claimed, after a look at the Pods is not dead for not having been seen."""
     api.configmap(**{CAPACITY: '{"gpu": 9}'})
     asked = []
-    attendance.write(
+    on_annotations.write(
         api, "sem", "ns", lambda s: engine.Decision(s, "x"), dead=lambda s: asked.append(list(api.requests)) or set()
     )
     assert asked == [["create configmaps/sem", "get configmaps/sem"]]
@@ -159,12 +161,12 @@ def test_an_unreachable_api_server_does_not_make_it_spin(api):
     hand = Hand(api, "a", uid=api.pod("a")).look()
     api.faults = ["get lost"] * 100000
     api.get, get = lambda *args: (_ for _ in ()).throw(LostAnswer(0, "LostAnswer", "reset")), api.get
-    attendance_commit = attendance.commit
+    attendance_commit = on_annotations.commit
     try:
-        attendance.commit = lambda *args, **kwargs: args[0].get(*args[1:4])
+        on_annotations.commit = lambda *args, **kwargs: args[0].get(*args[1:4])
         sight = hand.live(120, look=False)
     finally:
-        attendance.commit, api.get = attendance_commit, get
+        on_annotations.commit, api.get = attendance_commit, get
     assert "reset" in sight.trouble
     assert hand.turns < 300
 
@@ -199,12 +201,12 @@ def test_a_pod_that_outlives_its_object_claims_nothing(api):
     assert hand.turn().grant is not None
     api.kill("a")
     claim_before = api.pod("b")
-    attendance.write(
+    on_annotations.write(
         api,
         "sem",
         "ns",
         lambda s: engine.claim(s, Claimant("b", claim_before, {ANY: 1}), now="", enqueue=True),
-        dead=attendance.dead_pods(api, "ns"),
+        dead=on_annotations.dead_pods(api, "ns"),
     )
     sight = hand.look().live(30)
     assert sight.grant is None
@@ -288,7 +290,7 @@ def test_a_resource_that_is_no_longer_declared_is_told_and_costs_nothing(api):
     api.configmap(**{CAPACITY: '{"gpu": 1}'})
     claimant = Claimant("a", api.pod("a"), {"cpu": 1})
     hand = Hand(api, "a").look()
-    hand.attendant._me = claimant
+    hand.seat.claimant = claimant
     before = len(api.requests)
     assert "name one that distributor_capacity declares (gpu)" in hand.live(40, look=False).trouble
     assert len(api.requests) == before

@@ -34,7 +34,7 @@ from ansible_collections.muster.coordination.plugins.module_utils.api import CON
 from ansible_collections.muster.coordination.plugins.module_utils.decisions import semaphore as engine
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.semaphore import ANY, Claimant
 from ansible_collections.muster.coordination.plugins.module_utils.errors import MusterError
-from ansible_collections.muster.coordination.plugins.module_utils.verbs import attendance
+from ansible_collections.muster.coordination.plugins.module_utils.verbs import annotations as on_annotations
 from ansible_collections.muster.coordination.plugins.module_utils.verbs import semaphore as verbs
 from ansible_collections.muster.coordination.tests.support import legality, old_distributor
 from ansible_collections.muster.coordination.tests.support.memory_api import MemoryApi
@@ -68,11 +68,11 @@ class Story:
 
     def write(self, transition, *, reap: bool = True, expired=frozenset()) -> str:
         def dead(semaphore: engine.Semaphore) -> set[engine.Identity]:
-            return (attendance.dead_pods(self.api, "ns")(semaphore) if reap else set()) | set(expired)
+            return (on_annotations.dead_pods(self.api, "ns")(semaphore) if reap else set()) | set(expired)
 
         version = self.api.version
         try:
-            done = attendance.write(self.api, "sem", "ns", transition, dead=dead)
+            done = on_annotations.write(self.api, "sem", "ns", transition, dead=dead)
         except MusterError as error:
             return f"error: {error}"
         return done.verdict.outcome + ("" if self.api.version > version else ", nothing written")

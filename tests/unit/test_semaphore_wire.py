@@ -18,7 +18,7 @@ from ansible_collections.muster.coordination.plugins.module_utils.decisions.sema
     Semaphore,
 )
 from ansible_collections.muster.coordination.plugins.module_utils.errors import Malformed, MusterError
-from ansible_collections.muster.coordination.plugins.module_utils.verbs import attendance
+from ansible_collections.muster.coordination.plugins.module_utils.verbs import annotations as on_annotations
 from ansible_collections.muster.coordination.tests.support import legality, old_distributor
 from ansible_collections.muster.coordination.tests.support.memory_api import MemoryApi
 
@@ -191,11 +191,11 @@ def test_what_is_malformed_is_refused_by_its_name_and_nothing_is_written(annotat
     api = MemoryApi()
     before = api.configmap(**annotations)
     with pytest.raises(Malformed) as refused:
-        attendance.write(api, "sem", "ns", lambda seen: engine.claim(seen, claimant("new"), now=NOW, enqueue=True))
+        on_annotations.write(api, "sem", "ns", lambda seen: engine.claim(seen, claimant("new"), now=NOW, enqueue=True))
     assert refused.value.field == f"ConfigMap ns/sem metadata.annotations[{field}"
     assert str(refused.value).endswith(refused.value.remedy)
     assert len(str(refused.value)) < 600
-    assert api.get(attendance.CONFIGMAPS, "sem", "ns") == before
+    assert api.get(on_annotations.CONFIGMAPS, "sem", "ns") == before
 
 
 def test_null_and_missing_annotations_are_empty():

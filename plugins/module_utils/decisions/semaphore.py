@@ -177,8 +177,8 @@ def claim(before: Semaphore, claimant: Claimant, *, now: str, enqueue: bool) -> 
         queue = tuple(mine if w.holder == name else w for w in before.queue)
     after = settle(replace(before, queue=queue, epoch=epoch), now=now)
     if name in after.grants:
-        return Decision(after, "granted", (f"{_said(after.grants[name].resources)} was free",))
-    reasons = (f"{_said(claimant.want)} is not free for {name}: {describe_holders(before, claimant.want)}",)
+        return Decision(after, "granted", (f"{said(after.grants[name].resources)} was free",))
+    reasons = (f"{said(claimant.want)} is not free for {name}: {describe_holders(before, claimant.want)}",)
     if enqueue or waiting is not None:
         return Decision(after, "waiting", reasons)
     return Decision(before, "busy", reasons)
@@ -290,30 +290,30 @@ def parse(annotations: Mapping[str, str], revision: int = 0) -> Semaphore:
     `revision` is the object's resourceVersion: without a state the counter starts at NUMBERS times that, so that fences
     go on growing when a ConfigMap is deleted and made again, or when its state annotation is lost.
     """
-    capacity = parse_capacity(_json_object(annotations, CAPACITY))
-    assignment = _json_object(annotations, ASSIGNMENT)
-    state = _json_object(annotations, STATE)
+    capacity = parse_capacity(json_object(annotations, CAPACITY))
+    assignment = json_object(annotations, ASSIGNMENT)
+    state = json_object(annotations, STATE)
     if state and (state.get("version"), state.get("mode", MODE)) != (VERSION, MODE):
         found = {"version": state.get("version"), "mode": state.get("mode", MODE)}
-        raise Malformed(_where(STATE), found, f"this Muster knows version {VERSION}, mode {MODE}; use the newer one")
-    epoch = _count(state.get("epoch", NUMBERS * revision), _where(STATE, "epoch"), bound=2**63)
+        raise Malformed(where_in(STATE), found, f"this Muster knows version {VERSION}, mode {MODE}; use the newer one")
+    epoch = count_of(state.get("epoch", NUMBERS * revision), where_in(STATE, "epoch"), bound=2**63)
     recorded = {
-        name: _read_grant(entry, _where(STATE, "grants", name))
-        for name, entry in _object(state.get("grants", {}), _where(STATE, "grants")).items()
+        name: _read_grant(entry, where_in(STATE, "grants", name))
+        for name, entry in json_map(state.get("grants", {}), where_in(STATE, "grants")).items()
     }
     grants = {}
     for name, resource in assignment.items():
         if not isinstance(resource, str):
-            raise Malformed(_where(ASSIGNMENT, name), resource, "give the name of one resource, as a JSON string")
+            raise Malformed(where_in(ASSIGNMENT, name), resource, "give the name of one resource, as a JSON string")
         known = recorded.get(name)
         grants[name] = known if known and known.resources == {resource: 1} else Grant(None, {resource: 1})
     queue = tuple(
-        _read_waiter(entry, _where(STATE, f"queue[{index}]"))
-        for index, entry in enumerate(_list(state.get("queue", []), _where(STATE, "queue")))
+        _read_waiter(entry, where_in(STATE, f"queue[{index}]"))
+        for index, entry in enumerate(_list(state.get("queue", []), where_in(STATE, "queue")))
     )
     names = [waiter.holder for waiter in queue]
     if len(set(names)) != len(names):
-        raise Malformed(_where(STATE, "queue"), names, "let each holder wait once")
+        raise Malformed(where_in(STATE, "queue"), names, "let each holder wait once")
     extra = {k: v for k, v in state.items() if k not in ("version", "mode", "epoch", "grants", "queue")}
     # A waiter whom an old Distributor served meanwhile has its grant and waits no more.
     waiting = tuple(waiter for waiter in queue if waiter.holder not in grants)
@@ -325,10 +325,10 @@ def parse(annotations: Mapping[str, str], revision: int = 0) -> Semaphore:
 def parse_capacity(value: object, where: str = f"metadata.annotations[{CAPACITY}]") -> dict[str, int]:
     """Resource names to counts, each 0 to 2^31 - 1. Raises Malformed."""
     capacity = {}
-    for resource, count in _object(value, where).items():
+    for resource, count in json_map(value, where).items():
         if not resource or len(resource) > MAX_NAME or resource == ANY:
             raise Malformed(f"{where} resource", resource, f"name it with 1 to {MAX_NAME} characters, not {ANY!r}")
-        capacity[resource] = _count(count, f"{where}.{resource}")
+        capacity[resource] = count_of(count, f"{where}.{resource}")
     return capacity
 
 
@@ -429,17 +429,17 @@ def _claim_again(before: Semaphore, grant: Grant, claimant: Claimant, now: str) 
         _refuse_other_identity(name, claimant.uid, grant)
     if ANY not in claimant.want and dict(grant.resources) != dict(claimant.want):
         raise MusterError(
-            f"{name} holds {_said(grant.resources)} (fence {grant.fence}) and asks for {_said(claimant.want)}: "
+            f"{name} holds {said(grant.resources)} (fence {grant.fence}) and asks for {said(claimant.want)}: "
             "a holder has one resource; release it first"
         )
     mine = replace(grant, uid=claimant.uid, lease=_lease_for(claimant, grant.lease))
     if mine == grant:
-        return Decision(before, "held", (f"{name} holds {_said(grant.resources)} already",))
+        return Decision(before, "held", (f"{name} holds {said(grant.resources)} already",))
     if grant.uid is None:
         mine = replace(mine, fence=0)  # a new one: the old may be that of another Pod of this name, which is gone
     after = settle(replace(before, grants={**before.grants, name: mine}), now=now)
     if grant.uid is not None:
-        return Decision(after, "held", (f"{name} holds {_said(grant.resources)} with another lease now",))
+        return Decision(after, "held", (f"{name} holds {said(grant.resources)} with another lease now",))
     return Decision(after, "granted", (f"{name} takes over what an old Distributor assigned to its name",))
 
 
@@ -483,7 +483,8 @@ def _fitting(want: Resources, free: Resources) -> Resources | None:
     return want if all(free.get(resource, 0) >= count for resource, count in want.items()) else None
 
 
-def _said(resources: Resources) -> str:
+def said(resources: Resources) -> str:
+    """Resources in words."""
     return ", ".join("any resource" if r == ANY else r if n == 1 else f"{n} of {r}" for r, n in resources.items())
 
 
@@ -491,11 +492,13 @@ def _some(items: list[str], most: int = 8) -> str:
     return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
 
 
-def _where(*path: str) -> str:
+def where_in(*path: str) -> str:
+    """Where something stands in an annotation, for messages: its name, and the keys that lead to it."""
     return f"metadata.annotations[{path[0]}]" + "".join(f".{part}" for part in path[1:])
 
 
-def _json_object(annotations: Mapping[str, str], key: str) -> dict[str, Any]:
+def json_object(annotations: Mapping[str, str], key: str) -> dict[str, Any]:
+    """The JSON object in an annotation, empty where that is missing. Raises Malformed."""
     text = annotations.get(key)
     if text is None:
         return {}
@@ -503,8 +506,8 @@ def _json_object(annotations: Mapping[str, str], key: str) -> dict[str, Any]:
         value = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
         dump(value).encode()  # half a surrogate pair can be read, but never be written
     except (ValueError, RecursionError):
-        raise Malformed(_where(key), text, "put right its JSON by hand (kubectl edit); nothing was changed") from None
-    return {} if value is None else _object(value, _where(key))  # Go writes null for an empty map
+        raise Malformed(where_in(key), text, "put right its JSON by hand (kubectl edit); nothing was changed") from None
+    return {} if value is None else json_map(value, where_in(key))  # Go writes null for an empty map
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -518,7 +521,8 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def _object(value: object, where: str) -> dict[str, Any]:
+def json_map(value: object, where: str) -> dict[str, Any]:
+    """The value, if it is a JSON object. Raises Malformed."""
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         raise Malformed(where, value, "give a JSON object")
     return value
@@ -530,7 +534,8 @@ def _list(value: object, where: str) -> list[Any]:
     return value
 
 
-def _count(value: object, where: str, bound: int = MAX_COUNT) -> int:
+def count_of(value: object, where: str, bound: int = MAX_COUNT) -> int:
+    """The value, if it is a whole number from 0 to `bound`. Raises Malformed."""
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= bound:
         raise Malformed(where, value, f"give a whole number from 0 to {bound}")
     return value
@@ -543,7 +548,7 @@ def _text(value: object, where: str) -> str:
 
 
 def _one_resource(value: object, where: str) -> dict[str, int]:
-    resources = {name: _count(count, f"{where}.{name}") for name, count in _object(value, where).items()}
+    resources = {name: count_of(count, f"{where}.{name}") for name, count in json_map(value, where).items()}
     if list(resources.values()) != [1]:
         raise Malformed(where, value, f"mode {MODE} has one resource with count 1 for a holder")
     return resources
@@ -552,11 +557,11 @@ def _one_resource(value: object, where: str) -> dict[str, int]:
 def _read_lease(value: object, where: str) -> Lease | None:
     if value is None:
         return None
-    entry = dict(_object(value, where))
-    seconds = _count(entry.pop("seconds", None), f"{where}.seconds")
+    entry = dict(json_map(value, where))
+    seconds = count_of(entry.pop("seconds", None), f"{where}.seconds")
     if seconds not in LEASE_SECONDS:
         raise Malformed(f"{where}.seconds", seconds, f"give {LEASE_SECONDS[0]} to {LEASE_SECONDS[-1]}")
-    return Lease(seconds, _count(entry.pop("beat", 0), f"{where}.beat", bound=2**63), entry)
+    return Lease(seconds, count_of(entry.pop("beat", 0), f"{where}.beat", bound=2**63), entry)
 
 
 def _read_uid(value: object, where: str) -> str | None:
@@ -564,11 +569,11 @@ def _read_uid(value: object, where: str) -> str | None:
 
 
 def _read_grant(value: object, where: str) -> Grant:
-    entry = dict(_object(value, where))
+    entry = dict(json_map(value, where))
     return Grant(
         uid=_read_uid(entry.pop("uid", None), f"{where}.uid"),
         resources=_one_resource(entry.pop("resources", {}), f"{where}.resources"),
-        fence=_count(entry.pop("fence", 0), f"{where}.fence", bound=2**63),
+        fence=count_of(entry.pop("fence", 0), f"{where}.fence", bound=2**63),
         since=_text(entry.pop("since", ""), f"{where}.since"),
         lease=_read_lease(entry.pop("expires", None), f"{where}.expires"),
         extra=entry,
@@ -581,7 +586,7 @@ def _write_grant(grant: Grant) -> dict[str, Any]:
 
 
 def _read_waiter(value: object, where: str) -> Waiter:
-    entry = dict(_object(value, where))
+    entry = dict(json_map(value, where))
     priority = entry.pop("priority", 0)
     if not isinstance(priority, int) or isinstance(priority, bool) or priority not in PRIORITIES:
         raise Malformed(f"{where}.priority", priority, f"give {PRIORITIES[0]} to {PRIORITIES[-1]}")
@@ -590,7 +595,7 @@ def _read_waiter(value: object, where: str) -> Waiter:
         uid=_read_uid(entry.pop("uid", None), f"{where}.uid"),
         want=_one_resource(entry.pop("want", {}), f"{where}.want"),
         priority=priority,
-        seq=_count(entry.pop("seq", None), f"{where}.seq", bound=2**63),
+        seq=count_of(entry.pop("seq", None), f"{where}.seq", bound=2**63),
         lease=_read_lease(entry.pop("expires", None), f"{where}.expires"),
         extra=entry,
     )

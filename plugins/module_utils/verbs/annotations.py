@@ -1,0 +1,356 @@
+# Copyright: (c) 2026, Muster contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The engine `annotations`: the semaphore is one ConfigMap; the decisions are in `decisions/semaphore.py`.
+
+All writes go through `write`: read the ConfigMap, learn which of its holders are dead, take those out, do what was
+asked, one compare-and-swap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
+
+from ansible_collections.muster.coordination.plugins.module_utils.api import (
+    CONFIGMAPS,
+    PODS,
+    Api,
+    NotFound,
+    Put,
+    Removed,
+    Snapshot,
+)
+from ansible_collections.muster.coordination.plugins.module_utils.commit import DELETE, Committed, Delete, commit
+from ansible_collections.muster.coordination.plugins.module_utils.decisions import semaphore as decisions
+from ansible_collections.muster.coordination.plugins.module_utils.decisions.semaphore import (
+    Claimant,
+    Decision,
+    Identity,
+    Lease,
+    Resources,
+    Semaphore,
+)
+from ansible_collections.muster.coordination.plugins.module_utils.errors import Malformed
+from ansible_collections.muster.coordination.plugins.module_utils.verbs import pods
+from ansible_collections.muster.coordination.plugins.module_utils.verbs.engine import (
+    Acted,
+    Configured,
+    Due,
+    Holding,
+    NoSemaphore,
+    Outcome,
+    View,
+    refuse_in_use,
+    utc_now,
+)
+
+Transition = Callable[[Semaphore], Decision]
+Dead = Callable[[Semaphore], "set[Identity]"]
+Object = dict[str, Any]
+
+
+def what(name: str, namespace: str) -> str:
+    """The object that is the semaphore, for messages."""
+    return f"ConfigMap {namespace}/{name}"
+
+
+def read(obj: Mapping[str, Any]) -> Semaphore:
+    """The semaphore in a ConfigMap. Raises Malformed, naming the ConfigMap too."""
+    metadata = obj["metadata"]
+    version = str(metadata.get("resourceVersion", ""))
+    try:
+        return decisions.parse(metadata.get("annotations") or {}, int(version) if version.isdigit() else 0)
+    except Malformed as error:
+        where = f"ConfigMap {metadata.get('namespace')}/{metadata.get('name')} {error.field}"
+        raise Malformed(where, error.value, error.remedy) from error
+
+
+def nobody(_semaphore: Semaphore) -> set[Identity]:
+    """For writes which leave the dead to others."""
+    return set()
+
+
+def write(
+    api: Api,
+    name: str,
+    namespace: str,
+    transition: Transition,
+    *,
+    dead: Dead = nobody,
+    check_mode: bool = False,
+    timeout: float = 10.0,
+) -> Committed[Decision]:
+    """Take out the dead and make one transition, in one compare-and-swap.
+
+    `dead` is asked after the ConfigMap was read: whom it finds gone by then was not alive when it was read. Raises
+    NoSemaphore, Malformed, TimedOut, ApiError, and what the transition raises.
+    """
+
+    def decide(obj: dict[str, Any] | None) -> tuple[dict[str, Any], Decision]:
+        if obj is None:
+            raise NoSemaphore(what(name, namespace))
+        before = read(obj)
+        decision = transition(decisions.reap(before, dead(before), now=utc_now()).semaphore)
+        return decisions.annotate(obj, before, decision.semaphore), decision
+
+    return commit(api, CONFIGMAPS, name, namespace, decide, check_mode=check_mode, timeout=timeout)
+
+
+def dead_pods(api: Api, namespace: str, seen: Mapping[str, str] | None = None) -> Dead:
+    """Finds the identities whose Pod is gone, has ended or was made again, by asking the API server, not a cache.
+
+    `seen` (Pod name to uid, from a watch) only saves questions: whom it shows alive is not asked for. Nor is, after a
+    conflict, whom the last try found alive: the time between reading and writing decides who wins a race.
+    """
+    alive = dict(seen or {})
+
+    def find(semaphore: Semaphore) -> set[Identity]:
+        doubtful = decisions.suspects(semaphore, alive)
+        found = pods.living(api, namespace, [name for name, _uid in doubtful])
+        alive.update(found)
+        there = {name: uid for name, uid in alive.items() if name in found or name not in dict(doubtful)}
+        return set(decisions.suspects(semaphore, there)) & set(doubtful)
+
+    return find
+
+
+# ---------------------------------------------------------------------------------------------- as an Engine
+
+
+def configure(
+    api: Api, *, name: str, namespace: str, capacity: Resources | None, present: bool, force: bool, check_mode: bool
+) -> Configured:
+    """Create the ConfigMap, set its capacity, or remove it; by force also with data, or in use."""
+
+    def there(obj: Object | None) -> tuple[Object | Delete | None, None]:
+        if obj is None:
+            annotations = {decisions.CAPACITY: decisions.dump(capacity or {})}
+            metadata = {"name": name, "namespace": namespace, "annotations": annotations}
+            return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}, None
+        before = read(obj)
+        if capacity is None:
+            return obj, None
+        return decisions.annotate(obj, before, decisions.with_capacity(before, capacity, now=utc_now())), None
+
+    def gone(obj: Object | None) -> tuple[Object | Delete | None, None]:
+        if obj is not None and not force:
+            before = read(obj)
+            before = decisions.reap(before, dead_pods(api, namespace)(before), now=utc_now()).semaphore
+            data = "has data of its own" if obj.get("data") or obj.get("binaryData") else ""
+            busy = [*sorted(before.grants), *(waiter.holder for waiter in before.queue)]
+            refuse_in_use(what(name, namespace), busy, data)
+        return DELETE, None
+
+    done = commit(api, CONFIGMAPS, name, namespace, there if present else gone, check_mode=check_mode)
+    return Configured(done.changed, _capacity(done.before), _capacity(done.after), _semaphore(done.after))
+
+
+def attempt(api: Api, *, name: str, namespace: str, claimant: Claimant, enqueue: bool, check_mode: bool) -> Outcome:
+    """One run of the seed's loop: take out the dead, then claim what is free; a lease in hand is renewed."""
+
+    def ask(before: Semaphore) -> Decision:
+        renewed = decisions.renew(before, *claimant.identity)
+        return decisions.claim(renewed, claimant, now=utc_now(), enqueue=enqueue)
+
+    done = write(api, name, namespace, ask, dead=dead_pods(api, namespace), check_mode=check_mode)
+    return _outcome(done, claimant.holder)
+
+
+def withdraw(api: Api, *, name: str, namespace: str, claimant: Claimant) -> Outcome:
+    """Give up the place in the queue, but keep what was granted meanwhile."""
+
+    def leave(before: Semaphore) -> Decision:
+        return decisions.release(before, *claimant.identity, now=utc_now(), keep_grant=True)
+
+    done = _outcome(write(api, name, namespace, leave), claimant.holder)
+    grant = done.semaphore.grants.get(claimant.holder)
+    mine = grant is not None and grant.uid == claimant.uid
+    return done if mine else Outcome(done.outcome, done.before, Holding(), done.semaphore, done.reasons)
+
+
+def release(
+    api: Api, *, name: str, namespace: str, holder: str, uid: str | None, check_mode: bool, timeout: float
+) -> Outcome:
+    """Give back what the holder has, and its place; `uid` None: whoever uses the name. `timeout` in seconds."""
+
+    def leave(before: Semaphore) -> Decision:
+        return decisions.release(before, holder, uid, now=utc_now())
+
+    try:
+        return _outcome(write(api, name, namespace, leave, check_mode=check_mode, timeout=timeout), holder)
+    except NoSemaphore:
+        return Outcome("absent", Holding(), Holding(), Semaphore({}))
+
+
+def leave(api: Api, *, name: str, namespace: str, claimant: Claimant, timeout: float) -> bool:
+    """Give back what the claimant has, and its place; whether it had anything."""
+    uid = claimant.uid or ""
+    at = {"name": name, "namespace": namespace}
+    done = release(api, **at, holder=claimant.holder, uid=uid, check_mode=False, timeout=timeout)
+    return done.outcome == "released"
+
+
+def describe(api: Api, *, namespace: str, name: str | None) -> list[dict[str, Any]]:
+    """One semaphore, or all of the namespace, as `info` shows them; only reads."""
+    if name is None:
+        objects = api.list(CONFIGMAPS, namespace).items
+        objects = [obj for obj in objects if decisions.CAPACITY in (obj["metadata"].get("annotations") or {})]
+    else:
+        try:
+            objects = [api.get(CONFIGMAPS, name, namespace)]
+        except NotFound:
+            objects = []
+    return [describe_object(obj) for obj in objects]
+
+
+def describe_object(obj: Mapping[str, Any]) -> dict[str, Any]:
+    """One ConfigMap as `info` shows it."""
+    metadata = obj["metadata"]
+    known = {"name": metadata["name"], "namespace": metadata["namespace"], "engine": "annotations"}
+    try:
+        return {**known, **decisions.view(read(obj)), "error": None}
+    except Malformed as error:
+        return {**known, "resources": [], "holders": [], "waiters": [], "error": str(error)}
+
+
+def seat(api: Api, *, name: str, namespace: str, claimant: Claimant) -> AnnotationSeat:
+    """A seat to attend."""
+    return AnnotationSeat(api, name, namespace, claimant)
+
+
+class AnnotationSeat:
+    """A claimant's place in the ConfigMap. What is to be done is found by running the very transition on what was seen:
+
+    where it would change nothing, nothing is sent.
+    """
+
+    def __init__(self, api: Api, name: str, namespace: str, claimant: Claimant) -> None:
+        self.claimant = claimant
+        self._api, self._name, self._namespace = api, name, namespace
+        self._object: Object | None = None
+        self._seen = Semaphore({})
+        self._pods: dict[str, str] = {}
+
+    def sources(self) -> Mapping[str, Mapping[str, Any]]:
+        """The ConfigMap, and the living Pods of the namespace."""
+        return {
+            "object": {"resource": CONFIGMAPS, "name": self._name},
+            "pods": {"resource": PODS, "field_selector": pods.LIVING, "metadata_only": True},
+        }
+
+    def take(self, source: str, change: Snapshot | Put | Removed) -> bool:
+        """Take in what a watch brought. That a Pod lives on is no reason to try at once what failed."""
+        if source == "pods":
+            return self._take_pods(change)
+        if isinstance(change, Snapshot):
+            self._take_object(change.items[0] if change.items else None, change.resource_version)
+        else:
+            obj = None if isinstance(change, Removed) else change.obj
+            self._take_object(obj, change.obj["metadata"]["resourceVersion"])
+        return True
+
+    def look(self) -> View:
+        """What stands, as seen. Raises Malformed: nobody can write there, so what stood before stands still."""
+        if self._object is None:
+            raise NoSemaphore(what(self._name, self._namespace))
+        self._seen = read(self._object)
+        grant = self._seen.grants.get(self.claimant.holder)
+        if grant is not None and (grant.uid != self.claimant.uid or not grant.fence):
+            grant = None
+        return View(self._seen, grant, self._seen.place(self.claimant.holder))
+
+    def leases(self) -> Mapping[Hashable, Lease]:
+        """Those of others, by identity."""
+        me = self.claimant.identity
+        return {identity: lease for identity, lease in decisions.leases(self._seen).items() if identity != me}
+
+    def due(self, expired: Mapping[Hashable, Lease], *, renew: bool) -> Due:
+        """Whether the transition would change anything, and whether that is my part of it."""
+        seen, me = self._seen, self.claimant
+        suspects = set(decisions.suspects(seen, self._pods)) | _still(seen, expired)
+        reaped = decisions.reap(seen, suspects - {me.identity}, now=utc_now()).semaphore
+        wanted = self._step(reaped, renew).semaphore
+        if wanted == seen:
+            return Due.NOTHING
+        return Due.MINE if _part_of(wanted, me.holder) != _part_of(seen, me.holder) else Due.OTHERS
+
+    def act(self, expired: Mapping[Hashable, Lease], *, renew: bool) -> Acted:
+        """Make the transition, on what is there now."""
+        name, uid = me = self.claimant.identity
+        if not self.claimant.lease_seconds and self._pods.get(name) != uid:
+            pods.refuse_gone(self._api, self._namespace, name, uid)
+        gone = dead_pods(self._api, self._namespace, self._pods)
+
+        def dead(found: Semaphore) -> set[Identity]:
+            return (gone(found) | _still(found, expired)) - {me}
+
+        done = write(self._api, self._name, self._namespace, lambda before: self._step(before, renew), dead=dead)
+        before = decisions.leases(read(done.before)) if done.before else {}
+        after = decisions.leases(done.verdict.semaphore)
+        self._object = done.after
+        return Acted(done.changed, after.get(me) != before.get(me))  # a write for others' sake renews nothing
+
+    # ------------------------------------------------------------------------------------------ private
+
+    def _step(self, before: Semaphore, renew: bool) -> Decision:
+        if renew:
+            before = decisions.renew(before, *self.claimant.identity)
+        return decisions.claim(before, self.claimant, now=utc_now(), enqueue=True)
+
+    def _take_pods(self, change: Snapshot | Put | Removed) -> bool:
+        if isinstance(change, Snapshot):
+            self._pods = {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in change.items}
+            return True
+        name, uid = change.obj["metadata"]["name"], change.obj["metadata"]["uid"]
+        known = self._pods.get(name) == uid
+        if isinstance(change, Put):
+            self._pods[name] = uid
+            return not known
+        if known:
+            del self._pods[name]
+        return True
+
+    def _take_object(self, obj: Object | None, version: str) -> None:
+        """Ignores what a watch brings late, after a write of our own (resource versions compare as integers)."""
+        known = self._object["metadata"]["resourceVersion"] if self._object else ""
+        if not (version.isdigit() and known.isdigit() and int(version) < int(known)):
+            self._object = obj
+
+
+# ---------------------------------------------------------------------------------------------- private
+
+
+def _still(semaphore: Semaphore, expired: Mapping[Hashable, Lease]) -> set[Identity]:
+    """Whose lease ran out and is still the one that did."""
+    return {identity for identity, lease in decisions.leases(semaphore).items() if expired.get(identity) == lease}
+
+
+def _part_of(semaphore: Semaphore, holder: str) -> tuple[object, ...]:
+    return semaphore.grants.get(holder), *(waiter for waiter in semaphore.queue if waiter.holder == holder)
+
+
+def _outcome(done: Committed[Decision], holder: str) -> Outcome:
+    decision = done.verdict
+    before, after = _holding(_semaphore(done.before), holder), _holding(decision.semaphore, holder)
+    return Outcome(decision.outcome, before, after, decision.semaphore, decision.reasons)
+
+
+def _holding(semaphore: Semaphore, holder: str) -> Holding:
+    grant, place = semaphore.grants.get(holder), semaphore.place(holder)
+    if grant is None:
+        return Holding(place=place)
+    return Holding(next(iter(grant.resources)), grant.fence or None, grant.since, place)
+
+
+def _semaphore(obj: Mapping[str, Any] | None) -> Semaphore:
+    return Semaphore({}) if obj is None else read(obj)
+
+
+def _capacity(obj: Mapping[str, Any] | None) -> dict[str, Any]:
+    if obj is None:
+        return {}
+    try:
+        return {"capacity": dict(read(obj).capacity)}
+    except Malformed as error:  # removed by force
+        return {"error": str(error)}

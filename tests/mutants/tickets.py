@@ -1,0 +1,145 @@
+# Copyright: (c) 2026, Muster contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Bugs to plant in the engine tickets, each a mistake that a hurried change makes, and who has to catch it."""
+
+from __future__ import annotations
+
+from ansible_collections.muster.coordination.tests.mutants.semaphore import Mutant
+
+DECISIONS = "plugins/module_utils/decisions/tickets.py"
+VERBS = "plugins/module_utils/verbs/tickets.py"
+
+UNIT, PROPERTY, MODEL = "tickets unit", "tickets property", "tickets model"
+
+MUTANTS = (
+    Mutant(
+        "a ticket holds without the capacity check",
+        "S1",
+        DECISIONS,
+        ((" and all(free.get(resource, 0) >= n for resource, n in want.items())", ""),),
+        (UNIT, PROPERTY, MODEL),
+    ),
+    Mutant(
+        "what a ticket takes is not subtracted",
+        "S1",
+        DECISIONS,
+        (("free[resource] = free.get(resource, 0) - count", "free[resource] = free.get(resource, 0)"),),
+        (UNIT, PROPERTY, MODEL),
+    ),
+    Mutant(
+        "an edit is settled as of the last edit, not the first",
+        "S1",
+        VERBS,
+        (
+            (
+                "        if book is None or book.terms.is_settled:\n            break",
+                "        if True:\n            break",
+            ),
+        ),
+        (MODEL,),
+    ),
+    Mutant(
+        "new ones are granted while the capacity asked for is not in force",
+        "S1",
+        DECISIONS,
+        (
+            (
+                "return self.asked is not None and self.in_force is not None and "
+                "dict(self.asked) == dict(self.in_force)",
+                "return self.asked is not None and self.in_force is not None",
+            ),
+        ),
+        (UNIT, PROPERTY, MODEL),
+    ),
+    Mutant(
+        "what we wrote counts before the watch brings it",
+        "S1",
+        VERBS,
+        (
+            (
+                '            self._wrote = max(self._wrote, int(written["metadata"]["resourceVersion"]))\n',
+                "            self._keep(written)\n"
+                '            self._revision = int(written["metadata"]["resourceVersion"])\n',
+            ),
+        ),
+        (PROPERTY,),
+    ),
+    Mutant(
+        "a copy keeps the place of its original",
+        "S2",
+        DECISIONS,
+        (('    if not record or record.get("uid") != lease["metadata"].get("uid"):\n', "    if not record:\n"),),
+    ),
+    Mutant(
+        "a renewal moves the place",
+        "S2",
+        DECISIONS,
+        (('{"revision": _place(lease),', '{"revision": _revision(lease),'),),
+    ),
+    Mutant(
+        "a lowered capacity revokes",
+        "S3",
+        DECISIONS,
+        ((" or all(ticket.place <= book.terms.upto.get(resource, -1) for resource in want)", ""),),
+        (UNIT, PROPERTY, MODEL),
+    ),
+    Mutant(
+        "a settled capacity keeps everybody up to the last place of any resource",
+        "S1",
+        DECISIONS,
+        (("upto[resource] = max(upto.get(resource, 0), ticket.place)", "upto[resource] = 10**9"),),
+        (UNIT, PROPERTY, MODEL),
+    ),
+    Mutant(
+        "the ticket of a Pod that has ended goes on holding",
+        "S4",
+        DECISIONS,
+        (("        if ticket.place in terms.ended:\n            continue\n", ""),),
+        (UNIT, MODEL),
+    ),
+    Mutant(
+        "nobody looks whether those who hold have ended",
+        "S4",
+        VERBS,
+        (("        if gone := dead(self._api, self._namespace, self._doubtful()):", "        if gone := set[str]():"),),
+        (PROPERTY,),
+    ),
+    Mutant(
+        "who waits for two resources does not hold them back",
+        "S5",
+        DECISIONS,
+        (("waited_for.isdisjoint(want) and ", ""),),
+        (UNIT, MODEL),
+    ),
+    Mutant(
+        "places are compared as text",
+        "S5",
+        DECISIONS,
+        (("key=lambda ticket: (ticket.place, ticket.beat)", "key=lambda ticket: (str(ticket.place), ticket.beat)"),),
+        (PROPERTY,),
+    ),
+    Mutant(
+        "what is malformed is overwritten",
+        "S7",
+        DECISIONS,
+        (("    if terms.error is not None:\n        raise terms.error\n    return terms", "    return terms"),),
+    ),
+    Mutant(
+        "unknown annotations are dropped",
+        "S7",
+        DECISIONS,
+        (('{**(metadata.get("annotations") or {}), **annotations}', "{**annotations}"),),
+    ),
+    Mutant(
+        "one malformed ticket stops all",
+        "S7",
+        DECISIONS,
+        (
+            (
+                "        return Malformed(f\"Lease {metadata['name']} {error.field}\", error.value, error.remedy)",
+                "        raise",
+            ),
+        ),
+    ),
+)
