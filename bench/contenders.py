@@ -32,6 +32,7 @@ from ansible_collections.muster.coordination.plugins.module_utils.decisions.sema
 from ansible_collections.muster.coordination.plugins.module_utils.verbs import annotations as on_annotations
 from ansible_collections.muster.coordination.plugins.module_utils.verbs import semaphore as verbs
 from ansible_collections.muster.coordination.plugins.module_utils.verbs.attendance import Sight
+from ansible_collections.muster.coordination.plugins.module_utils.verbs.engine import utc_now
 from bench.contend import Holder
 from tests.support import old_distributor
 
@@ -257,7 +258,7 @@ class _AnnotationsContender:
 
     def acquire(self, until: float) -> int | None:
         def ask(before: annotations_engine.Semaphore) -> annotations_engine.Decision:
-            return annotations_engine.claim(before, self._me, now=on_annotations.utc_now(), enqueue=True)
+            return annotations_engine.claim(before, self._me, now=utc_now(), enqueue=True)
 
         grant = self._write(ask).verdict.semaphore.grants.get(self._me.holder)
         fence = grant.fence if grant else self._system.doors.wait(self._me.holder, self._fence, until)
@@ -266,7 +267,7 @@ class _AnnotationsContender:
 
     def release(self) -> None:
         def leave(before: annotations_engine.Semaphore) -> annotations_engine.Decision:
-            return annotations_engine.release(before, *self._me.identity, now=on_annotations.utc_now())
+            return annotations_engine.release(before, *self._me.identity, now=utc_now())
 
         self._write(leave)
 
@@ -352,6 +353,6 @@ class Sidecar:
 
     def release(self) -> None:
         def leave(before: annotations_engine.Semaphore) -> annotations_engine.Decision:
-            return annotations_engine.release(before, *self._me.identity, now=on_annotations.utc_now())
+            return annotations_engine.release(before, *self._me.identity, now=utc_now())
 
         on_annotations.write(self._api, self._system.name, self._system.namespace, leave, timeout=30.0)

@@ -57,8 +57,14 @@ class Chronicle:
         }
 
     def _watch(self, stop: threading.Event) -> Iterator[Event]:
-        options = {"resource_version": str(self.version), "label_selector": self._selector, "timeout": 10.0}
-        for kind, obj in self._api.watch(self._resource, self._namespace, **options):
+        events = self._api.watch(
+            self._resource,
+            self._namespace,
+            resource_version=str(self.version),
+            label_selector=self._selector,
+            timeout=10.0,
+        )
+        for kind, obj in events:
             version = int(obj["metadata"]["resourceVersion"])
             if kind != "BOOKMARK":
                 if version <= self.version:

@@ -10,6 +10,7 @@ The page keeps its prose; what stands between `<!-- begin NAME -->` and `<!-- en
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import sys
@@ -404,6 +405,10 @@ def _plot_handoff(found: Figures, path: Path) -> None:
 # ---------------------------------------------------------------------------------------------- the page
 
 
+def _filled(text: str, match: re.Match[str]) -> str:
+    return f"{match[1]}{text}\n{match[2]}"
+
+
 def write(out: Path) -> None:
     """Write the page and the plots of `out/semaphore.json`; the prose is that of the page in docs."""
     found = json.loads((out / "semaphore.json").read_text())
@@ -411,7 +416,7 @@ def write(out: Path) -> None:
     page = PAGE.read_text()
     for name, text in blocks(found).items():
         marked = re.compile(rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
-        page, count = marked.subn(lambda match, text=text: f"{match[1]}{text}\n{match[2]}", page)
+        page, count = marked.subn(functools.partial(_filled, text), page)
         if count != 1:
             raise SystemExit(f"error: {PAGE} has no place marked {name!r}, or several")
     (out / "semaphore.md").write_text(page)

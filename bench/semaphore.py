@@ -75,13 +75,13 @@ class Bench:
     def forget(self, engine: str, name: str) -> None:
         living.remove_semaphore(self.api, NAMESPACE, name, engine)
 
-    def contest(self, system: str, engine: str, size: int, **more: Any) -> dict[str, Any]:
+    def contest(self, system: str, on: str, size: int, **more: Any) -> dict[str, Any]:
         """One contest of `size` contenders for one permit of a new semaphore."""
-        name = self.semaphore(engine, 1)
+        name = self.semaphore(on, 1)
         options = {"kubeconfig": self.cluster.kubeconfig, "namespace": NAMESPACE, "name": name, **more}
         contest = Contest(system, options, self.pods[:size], self.scale.seconds, self.warm(size))
         found = summary(contest, run(contest, self.servers()))
-        self.forget(engine, name)
+        self.forget(on, name)
         return found
 
     def warm(self, size: int) -> float:

@@ -115,20 +115,18 @@ class _Kept(http.client.HTTPSConnection):
 def some_fault(dice: random.Random) -> tuple[fault_proxy.Fault, str, int]:
     """A fault, the method that it meets, and how many times it does."""
     write = dice.choice(("PUT", "POST", "DELETE"))
-    return dice.choices(
-        [
-            (fault_proxy.Answer(409, "Conflict"), "PUT", dice.randint(1, 12)),
-            (fault_proxy.Answer(429, "TooManyRequests", 1), "", 1),
-            (fault_proxy.Answer(500), "", dice.randint(1, 3)),
-            (fault_proxy.AppliedButFailed(), write, 1),
-            (fault_proxy.DropAnswer(), write, dice.randint(1, 2)),
-            (fault_proxy.DropRequest(), write, 1),
-            (fault_proxy.CutAnswer(dice.randint(0, 400)), "", 1),
-            (fault_proxy.Stall(0.5), write, 1),
-            (fault_proxy.Delay(dice.uniform(0.01, 0.3)), write, 1),
-        ],
-        weights=[3, 1, 2, 3, 4, 2, 2, 0.3, 2],
-    )[0]
+    faults: list[tuple[fault_proxy.Fault, str, int]] = [
+        (fault_proxy.Answer(409, "Conflict"), "PUT", dice.randint(1, 12)),
+        (fault_proxy.Answer(429, "TooManyRequests", 1), "", 1),
+        (fault_proxy.Answer(500), "", dice.randint(1, 3)),
+        (fault_proxy.AppliedButFailed(), write, 1),
+        (fault_proxy.DropAnswer(), write, dice.randint(1, 2)),
+        (fault_proxy.DropRequest(), write, 1),
+        (fault_proxy.CutAnswer(dice.randint(0, 400)), "", 1),
+        (fault_proxy.Stall(0.5), write, 1),
+        (fault_proxy.Delay(dice.uniform(0.01, 0.3)), write, 1),
+    ]
+    return dice.choices(faults, weights=[3, 1, 2, 3, 4, 2, 2, 0.3, 2])[0]
 
 
 def _network(pipe: Connection, kubeconfig: str, seed: int) -> None:
@@ -534,8 +532,8 @@ def failed(found: Mapping[str, Any]) -> bool:
 def page(report: Mapping[str, Any]) -> str:
     """The report for people."""
     machine = report["machine"]
-    head = ("engine", "grants", "over-grants", "fences twice or not growing", "other violations", "not served after it")
-    head += ("revisions judged (read back)", "minutes")
+    head = ["engine", "grants", "over-grants", "fences twice or not growing", "other violations", "not served after it"]
+    head += ["revisions judged (read back)", "minutes"]
     lines = [
         "# Soak of the semaphore: every grant under faults",
         "",
