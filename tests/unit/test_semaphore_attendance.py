@@ -140,6 +140,21 @@ def test_a_waiter_writes_once_and_then_only_watches(api):
     assert [waiter.holder for waiter in semaphore(api).queue] == ["b", "c", "d"]
 
 
+def test_newcomers_give_way_to_those_in_line_after_a_conflict(api, monkeypatch):
+    """Or those who hand on would win one write in so many as there are newcomers."""
+    api.configmap(**{CAPACITY: '{"gpu": 1}'})
+    largest = []
+    commit = on_annotations.commit
+    monkeypatch.setattr(on_annotations, "commit", lambda *at, **o: largest.append(o["backoff"][1]) or commit(*at, **o))
+    first, second = (Hand(api, name, uid=api.pod(name)) for name in ("a", "b"))
+    first.look().turn()
+    second.look().turn()
+    api.requests.clear()
+    on_annotations.leave(api, name="sem", namespace="ns", claimant=first.seat.claimant, timeout=1)
+    first.look().turn()
+    assert largest == [2.0, 2.0, 0.05, 2.0]
+
+
 def test_an_idle_loop_sleeps(api):
     api.configmap(**{CAPACITY: '{"gpu": 1}'})
     holder, waiter = (Hand(api, name, uid=api.pod(name)) for name in ("a", "b"))

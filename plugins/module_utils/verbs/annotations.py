@@ -21,7 +21,13 @@ from ansible_collections.muster.coordination.plugins.module_utils.api import (
     Removed,
     Snapshot,
 )
-from ansible_collections.muster.coordination.plugins.module_utils.commit import DELETE, Committed, Delete, commit
+from ansible_collections.muster.coordination.plugins.module_utils.commit import (
+    CONFLICT_BACKOFF,
+    DELETE,
+    Committed,
+    Delete,
+    commit,
+)
 from ansible_collections.muster.coordination.plugins.module_utils.decisions import semaphore as decisions
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.semaphore import (
     Claimant,
@@ -44,6 +50,10 @@ from ansible_collections.muster.coordination.plugins.module_utils.verbs.engine i
     refuse_in_use,
     utc_now,
 )
+
+# Seconds: bounds of the delay after a conflict for who is not in line yet. A crowd of them gives way, or those who hand
+# on would win one write in so many as there are newcomers, and nobody would get on.
+GIVE_WAY = (0.002, 2.0)
 
 Transition = Callable[[Semaphore], Decision]
 Dead = Callable[[Semaphore], "set[Identity]"]
@@ -80,6 +90,7 @@ def write(
     dead: Dead = nobody,
     check_mode: bool = False,
     timeout: float = 10.0,
+    backoff: tuple[float, float] = CONFLICT_BACKOFF,
 ) -> Committed[Decision]:
     """Take out the dead and make one transition, in one compare-and-swap.
 
@@ -94,7 +105,7 @@ def write(
         decision = transition(decisions.reap(before, dead(before), now=utc_now()).semaphore)
         return decisions.annotate(obj, before, decision.semaphore), decision
 
-    return commit(api, CONFIGMAPS, name, namespace, decide, check_mode=check_mode, timeout=timeout)
+    return commit(api, CONFIGMAPS, name, namespace, decide, check_mode=check_mode, timeout=timeout, backoff=backoff)
 
 
 def dead_pods(api: Api, namespace: str, seen: Mapping[str, str] | None = None) -> Dead:
@@ -153,7 +164,8 @@ def attempt(api: Api, *, name: str, namespace: str, claimant: Claimant, enqueue:
         renewed = decisions.renew(before, *claimant.identity)
         return decisions.claim(renewed, claimant, now=utc_now(), enqueue=enqueue)
 
-    done = write(api, name, namespace, ask, dead=dead_pods(api, namespace), check_mode=check_mode)
+    backoff = GIVE_WAY if enqueue else CONFLICT_BACKOFF
+    done = write(api, name, namespace, ask, dead=dead_pods(api, namespace), check_mode=check_mode, backoff=backoff)
     return _outcome(done, claimant.holder)
 
 
@@ -285,7 +297,10 @@ class AnnotationSeat:
         def dead(found: Semaphore) -> set[Identity]:
             return (gone(found) | _still(found, expired)) - {me}
 
-        done = write(self._api, self._name, self._namespace, lambda before: self._step(before, renew), dead=dead)
+        in_line = name in self._seen.grants or self._seen.place(name) is not None
+        backoff = CONFLICT_BACKOFF if in_line else GIVE_WAY
+        at = (self._api, self._name, self._namespace)
+        done = write(*at, lambda before: self._step(before, renew), dead=dead, backoff=backoff)
         before = decisions.leases(read(done.before)) if done.before else {}
         after = decisions.leases(done.verdict.semaphore)
         self._object = done.after
