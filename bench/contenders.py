@@ -26,6 +26,7 @@ from ansible_collections.muster.coordination.plugins.module_utils.api import (
     Put,
     Snapshot,
 )
+from ansible_collections.muster.coordination.plugins.module_utils.commit import CONFLICT_BACKOFF
 from ansible_collections.muster.coordination.plugins.module_utils.credentials import Credentials
 from ansible_collections.muster.coordination.plugins.module_utils.decisions import semaphore as annotations_engine
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.semaphore import ANY, Claimant
@@ -260,7 +261,7 @@ class _AnnotationsContender:
         def ask(before: annotations_engine.Semaphore) -> annotations_engine.Decision:
             return annotations_engine.claim(before, self._me, now=utc_now(), enqueue=True)
 
-        grant = self._write(ask).verdict.semaphore.grants.get(self._me.holder)
+        grant = self._write(ask, on_annotations.GIVE_WAY).verdict.semaphore.grants.get(self._me.holder)
         fence = grant.fence if grant else self._system.doors.wait(self._me.holder, self._fence, until)
         self._fence = fence or self._fence
         return fence
@@ -269,10 +270,11 @@ class _AnnotationsContender:
         def leave(before: annotations_engine.Semaphore) -> annotations_engine.Decision:
             return annotations_engine.release(before, *self._me.identity, now=utc_now())
 
-        self._write(leave)
+        self._write(leave, CONFLICT_BACKOFF)
 
-    def _write(self, transition: Any) -> Any:
-        return on_annotations.write(self._api, self._system.name, self._system.namespace, transition, timeout=30.0)
+    def _write(self, transition: Any, backoff: tuple[float, float]) -> Any:
+        at = (self._api, self._system.name, self._system.namespace)
+        return on_annotations.write(*at, transition, timeout=30.0, backoff=backoff)
 
 
 # ---------------------------------------------------------------------------------------------- the server's ceiling
@@ -334,7 +336,8 @@ class Sidecar:
         self._system, self._requests = system, requests
         self._api = system.api(requests)
         self._me = Claimant(holder.name, holder.uid, {ANY: 1})
-        self.attendant = verbs.attendant(self._api, name=system.name, namespace=system.namespace, claimant=self._me)
+        self._at = {"name": system.name, "namespace": system.namespace}
+        self.attendant = verbs.attendant(self._api, engine=system.engine, claimant=self._me, **self._at)
         self._sights: Iterator[Sight] | None = None
         self._fence = after
 
@@ -352,7 +355,4 @@ class Sidecar:
         return None
 
     def release(self) -> None:
-        def leave(before: annotations_engine.Semaphore) -> annotations_engine.Decision:
-            return annotations_engine.release(before, *self._me.identity, now=utc_now())
-
-        on_annotations.write(self._api, self._system.name, self._system.namespace, leave, timeout=30.0)
+        verbs.engine_of(self._system.engine).leave(self._api, claimant=self._me, timeout=30.0, **self._at)

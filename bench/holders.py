@@ -69,22 +69,12 @@ def make_pods(api: Api, namespace: str, count: int) -> list[Holder]:
 def make_semaphore(api: Api, namespace: str, name: str, engine: str, permits: int) -> None:
     """A new semaphore of that engine with so many permits of one resource; one of that name is removed first."""
     remove_semaphore(api, namespace, name, engine)
-    if engine == "annotations":
-        verbs.configure(api, name=name, namespace=namespace, capacity={RESOURCE: permits})
-    else:
-        from bench import on_tickets
-
-        on_tickets.make_semaphore(api, namespace, name, permits)
+    verbs.configure(api, engine=engine, name=name, namespace=namespace, capacity={RESOURCE: permits})
 
 
 def remove_semaphore(api: Api, namespace: str, name: str, engine: str) -> None:
     """The semaphore, and all claims on it."""
-    if engine == "annotations":
-        verbs.configure(api, name=name, namespace=namespace, state="absent", force=True)
-    else:
-        from bench import on_tickets
-
-        on_tickets.remove_semaphore(api, namespace, name)
+    verbs.configure(api, engine=engine, name=name, namespace=namespace, state="absent", force=True)
 
 
 # ---------------------------------------------------------------------------------------------- cold start

@@ -5,13 +5,10 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any
 
 from ansible_collections.muster.coordination.plugins.module_utils.api import (
     LEASES,
-    Api,
-    NotFound,
     Put,
     Removed,
     Snapshot,
@@ -23,18 +20,6 @@ from bench.contend import Holder
 from bench.contenders import RESOURCE, Doors, OnKubernetes
 from bench.judges import Object, name_of
 from tests.support import ticket_book
-
-
-def make_semaphore(api: Api, namespace: str, name: str, permits: int) -> None:
-    """A new semaphore with so many permits of one resource."""
-    api.create(LEASES, engine.with_capacity(None, name, namespace, {RESOURCE: permits}))
-
-
-def remove_semaphore(api: Api, namespace: str, name: str) -> None:
-    """The semaphore, and all tickets."""
-    for lease in api.list(LEASES, namespace, label_selector=f"{engine.LABEL}={name}").items:
-        with suppress(NotFound):
-            api.delete(LEASES, lease["metadata"]["name"], namespace)
 
 
 class Tickets(OnKubernetes):

@@ -303,11 +303,23 @@ def _sidecar_table(found: Figures) -> str:
                 NAMES[engine],
                 " / ".join(f"{role['resident']:.1f}" for role in memory.values()) + " MiB",
                 " / ".join(f"{role['own']:.1f}" for role in memory.values()) + " MiB",
+                ", ".join(
+                    f"{' / '.join(format(role['resident'], '.1f') for role in roles.values())} MiB with {pods}"
+                    for pods, roles in f["memory_mib_by_pods"].items()
+                    if pods != str(f["pods"])
+                ),
                 " / ".join(f"{seconds:.2f}" for seconds in cpu.values()) + " s",
                 f"{f['requests_per_minute']:.1f} ({kinds} in {f['seconds']:.0f} s)",
             )
         )
-    head = ("holder / waiter", "resident", "of that its own", "CPU a minute", "requests a minute (waiter)")
+    head = (
+        "holder / waiter",
+        "resident",
+        "of that its own",
+        "resident beside many Pods",
+        "CPU a minute",
+        "requests a minute (waiter)",
+    )
     return table(head, rows)
 
 

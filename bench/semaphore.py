@@ -29,7 +29,7 @@ from bench.machine import CHECKOUT, Cluster, facts, say, wait_until_quiet
 from bench.peers import PEERS, Absent
 
 ENGINES = ("annotations", "tickets")
-NAMESPACE = "bench"
+NAMESPACE, SMALL_NAMESPACE = "bench", "bench-small"
 OUT = CHECKOUT / "docs" / "bench"
 PACKAGES = ("urllib3", "kazoo", "redis", "ansible-core", "kubernetes")
 
@@ -45,7 +45,7 @@ class Scale:
     repeats: int = 3  # of the contest that the design's figures are about: 32 contenders
     cold: int = 200
     rounds: int = 120
-    idle: float = 180.0
+    idle: float = 120.0
     lag_rounds: int = 300
 
 
@@ -58,7 +58,8 @@ class Bench:
     def __init__(self, cluster: Cluster, scale: Scale) -> None:
         self.cluster, self.scale = cluster, scale
         self.api = living.api_of(cluster.kubeconfig)
-        living.make_namespace(self.api, NAMESPACE)
+        for namespace in (NAMESPACE, SMALL_NAMESPACE):
+            living.make_namespace(self.api, namespace)
         self.pods: list[Holder] = []
         self._made = 0
 
@@ -76,7 +77,7 @@ class Bench:
         living.remove_semaphore(self.api, NAMESPACE, name, engine)
 
     def contest(self, system: str, on: str, size: int, **more: Any) -> dict[str, Any]:
-        """One contest of `size` contenders for one permit of a new semaphore."""
+        """One contest of `size` contenders for one permit of a new semaphore of the engine `on`."""
         name = self.semaphore(on, 1)
         options = {"kubeconfig": self.cluster.kubeconfig, "namespace": NAMESPACE, "name": name, **more}
         contest = Contest(system, options, self.pods[:size], self.scale.seconds, self.warm(size))
@@ -85,8 +86,8 @@ class Bench:
         return found
 
     def warm(self, size: int) -> float:
-        """With many contenders the first storm takes longer."""
-        return self.scale.warm_up + size / 64
+        """With many contenders it takes longer until everybody is in line."""
+        return self.scale.warm_up + size / 16
 
     # ------------------------------------------------------------------------------------------ the parts
 
@@ -142,7 +143,11 @@ class Bench:
                 found: dict[str, Any] = {"how": peer.how, "version": server.version, "sizes": {}}
                 for size in sizes:
                     contest = Contest(
-                        peer.system, server.options, self.pods[:size], self.scale.seconds, self.warm(size)
+                        peer.system,
+                        server.options,
+                        self.pods[:size],
+                        self.scale.seconds,
+                        self.scale.warm_up + size / 64,
                     )
                     found["sizes"][str(size)] = summary(contest, run(contest, {"server": [server.pid]}))
                     say(f"{peer.name}, {size}: {told(found['sizes'][str(size)])}")
@@ -239,12 +244,21 @@ def over(bench: Bench, engine: str, scale: Scale) -> dict[str, Any]:
 
 
 def idle(bench: Bench, engine: str, scale: Scale) -> dict[str, Any]:
-    name = bench.semaphore(engine, 1)
-    flags = ["--configmap", name]
-    found = living.idle_sidecar(bench.cluster.kubeconfig, NAMESPACE, flags, bench.pods, scale.idle)
-    say(f"{engine}: {found}")
-    bench.forget(engine, name)
-    return found
+    """In a namespace with few Pods; and for some seconds in the one with all the contenders' Pods."""
+    few = living.make_pods(bench.api, SMALL_NAMESPACE, 8)
+    found = {}
+    for namespace, pods, seconds in ((SMALL_NAMESPACE, few, scale.idle), (NAMESPACE, bench.pods, 10.0)):
+        living.make_semaphore(bench.api, namespace, "idle", engine, 1)
+        flags = ["--engine", engine, "--configmap", "idle"]
+        figures = living.idle_sidecar(bench.cluster.kubeconfig, namespace, flags, pods, seconds)
+        say(f"{engine}, {len(pods)} Pods: {figures}")
+        living.remove_semaphore(bench.api, namespace, "idle", engine)
+        found[str(len(pods))] = figures
+    return {
+        **found[str(len(few))],
+        "pods": len(few),
+        "memory_mib_by_pods": {pods: f["memory_mib"] for pods, f in found.items()},
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
