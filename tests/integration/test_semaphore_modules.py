@@ -45,8 +45,9 @@ def descendants(pid: int) -> list[int]:
     return [pid, *(one for child in children for one in descendants(child))]
 
 
-def test_create_again_change_check_diff_wait_absent_absent_again(lab: Lab, kubeconfig: str) -> None:
+def test_create_again_change_check_diff_wait_absent_absent_again(lab: Lab, kubeconfig: str, tmp_path: Path) -> None:
     values = {
+        "ansible_async_dir": str(tmp_path),  # its default is told from HOME by one side, from the user by the other
         "kubeconfig": str(Path(kubeconfig).resolve()),
         "test_namespace": lab.namespace,
         "pod_uid": lab.pod("web-0"),
