@@ -40,13 +40,13 @@ class Scale:
 
     sizes: tuple[int, ...] = (8, 32, 128, 512)
     own_watch_sizes: tuple[int, ...] = (8, 32, 128)
-    seconds: float = 12.0
+    seconds: float = 10.0
     warm_up: float = 3.0
     repeats: int = 3  # of the contest that the design's figures are about: 32 contenders
     cold: int = 200
-    rounds: int = 120
+    rounds: int = 100
     idle: float = 120.0
-    lag_rounds: int = 300
+    lag_rounds: int = 200
 
 
 QUICK = Scale((8, 32), (8,), 4.0, 2.0, 1, 20, 10, 20.0, 50)
@@ -175,8 +175,8 @@ SYSTEMS: dict[str, Callable[[Bench, int], dict[str, Any]]] = {
 }
 
 
-def measure(cluster: Cluster, scale: Scale, parts: set[str]) -> dict[str, Any]:
-    """Measure the named parts (all when empty) and return everything as plain data."""
+def measure(cluster: Cluster, scale: Scale, parts: set[str], save: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Measure the named parts (all when empty) and return everything as plain data; `save` gets it after each part."""
     found: dict[str, Any] = {"machine": facts(PACKAGES), "kubernetes": cluster.version(), "scale": vars(scale)}
     bench = Bench(cluster, scale)
     say(f"Pods for {max(*scale.sizes, scale.cold)} holders")
@@ -185,6 +185,7 @@ def measure(cluster: Cluster, scale: Scale, parts: set[str]) -> dict[str, Any]:
         if not parts or part in parts:
             say(f"== {part}")
             found[part] = figures()
+            save(found)
     found["machine"]["load_1_min_after"] = facts()["load_1_min"]
     bench.api.close()
     return found
@@ -275,11 +276,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     quiet = wait_until_quiet(minutes=args.wait) if args.wait else None
     cluster = Cluster(args.name)
     begun = time.monotonic()
-    found = measure(cluster, QUICK if args.quick else Scale(), set(args.part))
-    found["machine"]["was_quiet"] = quiet
-    found["minutes"] = round((time.monotonic() - begun) / 60, 1)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "semaphore.json").write_text(json.dumps(found, indent=1) + "\n")
+
+    def save(found: dict[str, Any]) -> None:
+        found["minutes"] = round((time.monotonic() - begun) / 60, 1)
+        (out / "semaphore.json").write_text(json.dumps(found, indent=1) + "\n")
+
+    found = measure(cluster, QUICK if args.quick else Scale(), set(args.part), save)
+    found["machine"]["was_quiet"] = quiet
+    save(found)
     say(f"written: {out / 'semaphore.json'}, after {found['minutes']} minutes")
     from bench import report  # matplotlib takes a second and 100 MB: after the measuring
 
