@@ -195,7 +195,7 @@ def test_everybody_at_once(lab: Lab) -> None:
     assert court.illegal == []
     assert len({fence for fence, _who in race.told}) == len(race.told), "a fence was given twice"
     assert {fence for fence, _who in race.told} <= court.granted, "somebody believed in a grant that never was"
-    assert judge.granted > 100
+    assert judge.granted >= len(race.told) > 0
     for line in judge.fences.values():
         assert line == sorted(line)
 
