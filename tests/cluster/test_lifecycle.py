@@ -169,7 +169,7 @@ def test_two_clusters_from_up_to_down(pair: tuple[Cluster, Cluster]) -> None:
     one.run("down")
     two.run("down")
     assert traces(one.base) == []
-    assert hostlink.routes() == routes
+    assert not set(hostlink.routes()) - set(routes)  # those of other clusters may go meanwhile
 
 
 POD = f"""
