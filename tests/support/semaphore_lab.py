@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -179,11 +180,23 @@ class Recorder:
                     elif kind != "BOOKMARK":
                         self.illegal.append(f"the ConfigMap was {kind}")
                     self.last_version = int(version)
-            except Gone:
-                self.illegal.append("revisions were missed: the watch was told that its version is too old")
-                return
+            except Gone:  # a server that was started anew remembers no events; its store remembers all revisions
+                version = self._read_back(int(version))
             except ApiError:
                 time.sleep(0.05)
+
+    def _read_back(self, version: int) -> str:
+        """Judge what was written after `version`, revision by revision; returns the revision that was reached."""
+        only = {"namespace": self._namespace, "field_selector": f"metadata.name={self._name}"}
+        reached = version
+        with contextlib.suppress(ApiError):  # still unwell: the watch is tried from where we came to
+            newest = int(self._api.list(CONFIGMAPS, **only).resource_version)
+            for revision in range(version + 1, newest + 1):
+                for obj in self._api.list(CONFIGMAPS, **only, at=str(revision)).items:
+                    if int(obj["metadata"]["resourceVersion"]) == revision:
+                        self._judge(obj)
+                reached = self.last_version = revision
+        return str(reached)
 
     def _judge(self, obj: dict[str, Any]) -> None:
         version = int(obj["metadata"]["resourceVersion"])
