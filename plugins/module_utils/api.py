@@ -213,14 +213,34 @@ class Api:
         asked = Asked("create", resource, namespace, obj.get("metadata", {}).get("name", ""))
         return self._write("POST", asked, obj, asked.collection())
 
-    def replace(self, resource: Resource, obj: Object, subresource: str = "") -> Object:
-        """PUT of the whole object, if it is still the one that was read. Raises Conflict, NotFound."""
+    def replace(self, resource: Resource, obj: Object, subresource: str = "", *, dry_run: bool = False) -> Object:
+        """PUT of the whole object, if it is still the one that was read. Raises Conflict, NotFound.
+
+        `dry_run`: the server decides as if, and answers what it would have stored.
+        """
         metadata = obj["metadata"]
         for field in ("name", "resourceVersion", "uid"):
             if not metadata.get(field):
                 raise ValueError(f"a {resource.kind} to be replaced has to carry metadata.{field} as it was read")
         asked = Asked("update", resource, metadata.get("namespace"), metadata["name"], subresource)
-        return self._write("PUT", asked, obj)
+        return self._write("PUT", asked, obj, f"{asked.path()}?dryRun=All" if dry_run else "")
+
+    def patch(self, resource: Resource, changes: Object) -> Object:
+        """JSON merge patch of only what `changes` holds, if the object is still the one of that metadata.uid.
+
+        For fields that have one writer: it is a compare-and-swap only with metadata.resourceVersion, too. Raises
+        Conflict (another uid), NotFound.
+        """
+        metadata = changes["metadata"]
+        for field in ("name", "uid"):
+            if not metadata.get(field):
+                raise ValueError(f"a patch of a {resource.kind} has to carry metadata.{field} as it was read")
+        try:
+            return self._write("PATCH", Asked("patch", resource, metadata.get("namespace"), metadata["name"]), changes)
+        except Invalid as error:
+            if "metadata.uid" not in error.message:
+                raise
+            raise Conflict(409, "Conflict", f"there is another one of this name, not {metadata['uid']}") from error
 
     def delete(
         self,
@@ -354,7 +374,7 @@ class Api:
         response, _sock = self._wire.open(method, asked, path, read_timeout, body=body, accept=accept)
         content = self._wire.content(response, asked, deadline)
         try:
-            document = json.loads(content)
+            document = json.loads(content, object_hook=_slim if accept else None)
         except ValueError:
             document = None
         if isinstance(document, dict):
@@ -430,6 +450,12 @@ def _selection(label_selector: str, field_selector: str) -> dict[str, str]:
 
 def _accept(suffix: str = "") -> str:
     return f"application/json;as=PartialObjectMetadata{suffix};g=meta.k8s.io;v=v1"
+
+
+def _slim(obj: Object) -> Object:
+    """Most of the metadata is who wrote which field: dropped while it is parsed, or a long list would cost memory."""
+    obj.pop("managedFields", None)
+    return obj
 
 
 def _is_mistake(error: MusterError) -> bool:

@@ -15,7 +15,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from ansible_collections.muster.coordination.plugins.module_utils.api import (
     AlreadyExists,
@@ -48,8 +48,17 @@ class Unread:
 
 UNREAD: Final = Unread()
 
-CONFLICT_BACKOFF = (0.002, 0.050)  # seconds: first and largest bound of the full-jitter delay after a 409
-TROUBLE_BACKOFF = (0.050, 2.0)  # the same after an answer that says the API server is unwell
+
+class Backoff(NamedTuple):
+    """Bounds of a delay with full jitter, in seconds: the first, which grows with each failure, and the largest."""
+
+    first: float
+    largest: float
+    growth: float = 2.0
+
+
+CONFLICT_BACKOFF: Final = Backoff(0.002, 0.050)  # after a 409
+TROUBLE_BACKOFF: Final = Backoff(0.050, 2.0)  # after an answer that says the API server is unwell
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +91,8 @@ def commit(
     check_mode: bool = False,
     timeout: float = 10.0,
     seen: Object | Unread | None = UNREAD,
-    backoff: tuple[float, float] = CONFLICT_BACKOFF,
+    latest: Callable[[], Object | None] = lambda: None,
+    backoff: Backoff = CONFLICT_BACKOFF,
     pace: Pace = Pace(),
 ) -> Committed[Verdict]:
     """Bring one object to what `decide` makes of it, or find that nothing is to be done.
@@ -93,19 +103,24 @@ def commit(
 
     `seen` is the object as a watch or an answer showed it last (None: absent): it saves the first read. Where it is out
     of date the write is refused; where nothing is to be done on it, or nothing can be, that is believed after a read.
-    `backoff` are the bounds of the delay after a conflict, in seconds: whoever can wait gives way to who can't.
+    `latest` is asked for the same after a conflict and its delay; what it shows saves a read when it is newer than what
+    was tried (resource versions compare as integers).
+
+    `backoff` bounds the delay after a conflict: whoever can wait gives way to who can't.
 
     Raises TimedOut after `timeout` seconds, with the last obstacle; errors that another try can't mend at once.
     """
     deadline = pace.clock() + timeout
+    shown = UNREAD if check_mode else seen
     attempts = conflicts = troubles = 0
     lost: Object | None = None  # what was read before a write whose answer was lost
     maybe_written = False
     while True:
         attempts += 1
         try:
-            believed = attempts == 1 and not check_mode and not isinstance(seen, Unread)
-            before = seen if believed and not isinstance(seen, Unread) else _read(api, resource, name, namespace)
+            believed = not isinstance(shown, Unread)
+            before = _read(api, resource, name, namespace) if isinstance(shown, Unread) else shown
+            shown = UNREAD
             try:
                 desired, verdict = decide(before)
             except MusterError:
@@ -141,6 +156,8 @@ def commit(
                 str(obstacle),
             ) from obstacle
         pace.sleep(delay)
+        if isinstance(obstacle, (Conflict, AlreadyExists)):
+            shown = _if_newer(latest(), before)
 
 
 class _Uncertain(Exception):
@@ -150,6 +167,17 @@ class _Uncertain(Exception):
         super().__init__(str(error))
         self.before = before
         self.error = error
+
+
+def _if_newer(obj: Object | None, tried: Object | None) -> Object | Unread:
+    if obj is None or (tried is not None and _version(obj) <= _version(tried)):
+        return UNREAD
+    return obj
+
+
+def _version(obj: Object) -> int:
+    version: str = obj["metadata"]["resourceVersion"]
+    return int(version) if version.isdigit() else 0
 
 
 def _read(api: Api, resource: Resource, name: str, namespace: str) -> Object | None:
@@ -182,7 +210,6 @@ def _write(api: Api, resource: Resource, before: Object | None, desired: Object 
         raise _Uncertain(before, error) from error
 
 
-def _jitter(bounds: tuple[float, float], failures: int, pace: Pace) -> float:
-    """Full jitter: uniform below a bound that doubles with each failure (Brooker, 2015). Seconds."""
-    first, largest = bounds
-    return pace.dice() * min(largest, first * 2 ** min(failures - 1, 16))
+def _jitter(backoff: Backoff, failures: int, pace: Pace) -> float:
+    """Full jitter: uniform below a bound that grows with each failure (Brooker, 2015). Seconds."""
+    return pace.dice() * min(backoff.largest, backoff.first * backoff.growth ** min(failures - 1, 16))

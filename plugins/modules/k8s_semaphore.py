@@ -42,6 +42,16 @@ options:
         that is not named is no longer handed out.
       - When not given, an existing semaphore keeps its capacity, and a new one has none.
     type: dict
+  mode:
+    description:
+      - What a holder can have. With V(v1), which a new semaphore has, one permit of one resource; an old Distributor
+        can share the ConfigMap. With V(v2), counts of several resources in one claim; no old Distributor can read the
+        ConfigMap then, so none claims from it.
+      - When not given, an existing semaphore keeps its mode. V(v1) is refused while somebody has, or waits for, more
+        than it can say.
+      - Only for the O(engine) V(annotations). With V(tickets) any claim may have several resources.
+    type: str
+    choices: [v1, v2]
   force:
     description: Remove it even while somebody holds or waits, or while the ConfigMap has data of its own.
     type: bool
@@ -59,6 +69,12 @@ EXAMPLES = r"""
     capacity:
       gpu: 3
       licence: 1
+
+- name: Let a holder have several resources, and several permits of each; no old Distributor may use it any more
+  muster.coordination.k8s_semaphore:
+    name: hardware
+    namespace: render
+    mode: v2
 
 - name: A pool for hundreds of Pods, one small object for each claim
   muster.coordination.k8s_semaphore:
@@ -89,16 +105,21 @@ capacity:
   returned: success
   type: dict
   sample: {"gpu": 3, "licence": 1}
+mode:
+  description: What a holder can have, V(v1) or V(v2). Not set with tickets, and when the semaphore is absent.
+  returned: success
+  type: str
+  sample: v1
 before:
-  description: The capacity before, empty when there was no semaphore.
+  description: Capacity and mode before, empty when there was no semaphore.
   returned: success
   type: dict
-  sample: {"capacity": {"gpu": 2}}
+  sample: {"capacity": {"gpu": 2}, "mode": "v1"}
 after:
-  description: The capacity after, empty when there is no semaphore any more.
+  description: Capacity and mode after, empty when there is no semaphore any more.
   returned: success
   type: dict
-  sample: {"capacity": {"gpu": 3, "licence": 1}}
+  sample: {"capacity": {"gpu": 3, "licence": 1}, "mode": "v1"}
 reasons:
   description: Why the module did what it did, in words.
   returned: success
@@ -115,6 +136,7 @@ SPEC = {
     "namespace": {"type": "str", "required": True},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "capacity": {"type": "dict"},
+    "mode": {"type": "str", "choices": ["v1", "v2"]},
     "engine": {"type": "str", "choices": ["annotations", "tickets"]},
     "force": {"type": "bool", "default": False},
 }

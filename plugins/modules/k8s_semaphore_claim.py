@@ -11,7 +11,8 @@ short_description: Claim a resource of a distributed semaphore, or give it back
 version_added: 0.1.0
 author: Muster contributors (@muster)
 description:
-  - Claims one permit for a holder, safe under any number of concurrent writers.
+  - Claims one permit for a holder, or several of several resources at once; safe under any number of concurrent
+    writers.
   - The result has a fence, a number that grows with every grant of the resource. Send it along with what you do to the
     resource, and let the resource refuse a number that is lower than one it has seen.
   - Claiming what the holder has already changes nothing and returns the same fence.
@@ -46,8 +47,16 @@ options:
     choices: [present, absent]
     default: present
   resource:
-    description: Which resource to claim. When not given, the one with most permits left.
+    description:
+      - Which resource to claim one permit of. When neither this nor O(resources) is given, the one with most permits
+        left.
     type: str
+  resources:
+    description:
+      - What to claim, 1 to 16 resource names with their numbers of permits, each from 1. The holder gets all of it or
+        waits for all of it. While it waits, what it wants is kept from those behind it, so that it is not starved.
+      - More than one permit needs V(mode=v2) of M(muster.coordination.k8s_semaphore), or the O(engine) V(tickets).
+    type: dict
   priority:
     description:
       - Place in the queue, from -1000 to 1000. Higher numbers are served first; the same number, in order of arrival.
@@ -101,6 +110,16 @@ EXAMPLES = r"""
         holder: "ci-{{ build_number }}"
         state: absent
 
+- name: Two GPUs and a licence, or nothing
+  muster.coordination.k8s_semaphore_claim:
+    name: hardware
+    namespace: render
+    holder: render-0
+    resources:
+      gpu: 2
+      licence: 1
+    wait: true
+
 - name: Claim any resource for a Pod that has no sidecar
   muster.coordination.k8s_semaphore_claim:
     name: hardware
@@ -115,10 +134,15 @@ holder:
   type: str
   sample: ci-42
 resource:
-  description: The resource that the holder has. Not set when it has none.
+  description: The resource that the holder has one permit of. Not set when it has none, or more than that.
   returned: success
   type: str
   sample: licence
+resources:
+  description: All that the holder has, resource names with their numbers of permits; empty when it has nothing.
+  returned: success
+  type: dict
+  sample: {"licence": 1}
 fence:
   description: The fencing number of the grant, growing strictly with each grant of the resource.
   returned: success
@@ -153,12 +177,18 @@ before:
   description: What the holder had before.
   returned: success
   type: dict
-  sample: {"fence": null, "holder": "ci-42", "place": null, "resource": null, "since": null}
+  sample: {"fence": null, "holder": "ci-42", "place": null, "resource": null, "resources": {}, "since": null}
 after:
   description: What the holder has now.
   returned: success
   type: dict
-  sample: {"fence": 4211, "holder": "ci-42", "place": null, "resource": "licence", "since": "2026-01-31T12:00:00Z"}
+  sample:
+    fence: 4211
+    holder: ci-42
+    place: null
+    resource: licence
+    resources: {"licence": 1}
+    since: "2026-01-31T12:00:00Z"
 reasons:
   description: Why the module did what it did, in words.
   returned: success
@@ -177,6 +207,7 @@ SPEC = {
     "holder_uid": {"type": "str"},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "resource": {"type": "str"},
+    "resources": {"type": "dict"},
     "engine": {"type": "str", "choices": ["annotations", "tickets"]},
     "priority": {"type": "int", "default": 0},
     "lease": {"type": "int"},
@@ -186,7 +217,7 @@ SPEC = {
 
 
 def main() -> None:
-    ansible_face.run(SPEC, semaphore.ensure_claim)
+    ansible_face.run(SPEC, semaphore.ensure_claim, mutually_exclusive=[("resource", "resources")])
 
 
 if __name__ == "__main__":

@@ -63,6 +63,13 @@ semaphores:
       type: str
       returned: always
       sample: annotations
+    mode:
+      description:
+        - What a holder can have, V(v1), one permit of one resource, or V(v2), counts of several. Not set with tickets,
+          which know no modes, and when the annotations are malformed.
+      type: str
+      returned: always
+      sample: v1
     resources:
       description: Each resource with its capacity, and how many permits are held and free.
       type: list
@@ -70,7 +77,9 @@ semaphores:
       returned: always
       sample: [{"capacity": 3, "free": 2, "held": 1, "name": "gpu"}]
     holders:
-      description: Who has what. A holder which an old Distributor served has no fence and no uid yet.
+      description:
+        - Who has what. The C(resource) is set where that is one permit of one resource.
+        - A holder which an old Distributor served has no fence and no uid yet.
       type: list
       elements: dict
       returned: always
@@ -79,14 +88,24 @@ semaphores:
           holder: render-0
           lease: null
           resource: gpu
+          resources: {"gpu": 1}
           since: "2026-01-31T12:00:00Z"
           uid: 8f0f7a4e-9a54-4f0c-8a0b-6a3f0f3a4c11
     waiters:
-      description: Who waits, in the order in which they will be served. The want V(*) is any one resource.
+      description:
+        - Who waits, in the order in which they will be served. The want V(*) is any one resource; it is set where one
+          permit of one resource is wanted.
       type: list
       elements: dict
       returned: always
-      sample: [{"holder": "render-3", "lease": null, "place": 1, "priority": 0, "uid": "0d5c…", "want": "*"}]
+      sample:
+        - holder: render-3
+          lease: null
+          place: 1
+          priority: 0
+          uid: 0d5c…
+          want: null
+          wants: {"gpu": 2, "licence": 1}
     error:
       description: What is wrong with its annotations or with tickets, and the remedy. Not set when all is well.
       type: str

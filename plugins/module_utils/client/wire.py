@@ -278,7 +278,7 @@ class Wire:
 
         headers = HTTPHeaderDict({"Accept": accept or "application/json", "User-Agent": self._user_agent})
         if body is not None:
-            headers["Content-Type"] = "application/json"
+            headers["Content-Type"] = "application/merge-patch+json" if method == "PATCH" else "application/json"
         for name, value in identity:
             headers.add(name, value)
         if _here.stop and _here.stop.is_set():

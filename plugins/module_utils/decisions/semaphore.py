@@ -10,6 +10,8 @@ Rules
 3. A transition that changes anything ends with `settle`: what is free goes to the queue, in order, in the same write.
 4. Nobody is revoked: capacity below what is held drains. What is malformed is refused and never overwritten.
 5. Numbers (`epoch`) are handed out once, growing: a waiter's place and a grant's fence come from the same counter.
+6. In mode v1 a holder has one permit of one resource, which an old Distributor can read. Mode v2 has counts of several,
+   all or none; there the assignment is written so that an old Distributor fails to read it, and so never claims.
 
 Theory: a FIFO queue with direct hand-off, so that a waiter writes once and then only watches (the idea of the queue
 locks of Mellor-Crummey and Scott, 1991); fences are the sequencers of Chubby (Burrows, 2006); a large request is kept
@@ -19,7 +21,7 @@ from starving by holding back, for those behind it, the resources it waits for (
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -29,12 +31,17 @@ CAPACITY = "distributor_capacity"
 ASSIGNMENT = "distributor_assignment"
 STATE = "distributor_state"
 VERSION = 1
-MODE = "v1"  # one resource a holder, visible to an old Distributor
+V1 = "v1"  # one permit of one resource a holder, visible to an old Distributor
+V2 = "v2"  # counts of several resources; no old Distributor may share the ConfigMap
+MODES = (V1, V2)
+SENTINEL = ""  # in the assignment of mode v2, where an old Distributor can read names only: no holder has this name
 ANY = "*"  # the want of a holder that takes any one resource, as in the seed
 AGEING = 64  # a waiter gains one priority for so many numbers handed out behind it
 MAX_ANNOTATIONS = 256 * 1024  # bytes; the API server's limit on all annotations of an object
+ROOM = "spread the holders over several ConfigMaps, or use the engine tickets"
 NUMBERS = 8192  # one write hands out fewer: each but one is in the document then, and so many entries don't fit
 MAX_COUNT = 2**31 - 1
+MAX_WANTS = 16  # resources in one claim
 MAX_NAME = 253  # characters; the limit of a Pod's name
 LEASE_SECONDS = range(3, 7 * 24 * 3600 + 1)
 PRIORITIES = range(-1000, 1001)
@@ -79,7 +86,7 @@ class Waiter:
 
 @dataclass(frozen=True, slots=True)
 class Claimant:
-    """Who asks, and for what. `want` maps resource names to counts; `{ANY: 1}` is any one resource."""
+    """Who asks, and for what. `want` maps 1 to 16 resource names to counts from 1; `{ANY: 1}` is any one resource."""
 
     holder: str
     uid: str | None
@@ -96,8 +103,7 @@ class Claimant:
             raise Malformed(
                 "lease", self.lease_seconds, f"give whole seconds from {LEASE_SECONDS[0]} to {LEASE_SECONDS[-1]}"
             )
-        if list(self.want.values()) != [1]:
-            raise Malformed("want", dict(self.want), "ask for one resource with count 1")
+        check_want(self.want, "want")
 
     @property
     def identity(self) -> Identity:
@@ -118,6 +124,7 @@ class Semaphore:
     epoch: int = 0
     extra: Mapping[str, Any] = field(default_factory=dict)
     behind: bool = False
+    mode: str = V1
 
     def held(self) -> dict[str, int]:
         """Permits in use, by resource; resources without capacity included."""
@@ -157,27 +164,29 @@ def claim(before: Semaphore, claimant: Claimant, *, now: str, enqueue: bool) -> 
     """Give the claimant what it wants, or a place in the queue (`enqueue`), or say that it is busy.
 
     Who holds already keeps its grant and its fence; who waits already keeps its place. `now` is an RFC 3339 time for
-    people to read. Raises MusterError where the claim cannot make sense: a resource nobody declared, another grant in
-    hand, a name that another identity still uses (reap it first if that one is dead).
+    people to read. Raises MusterError where the claim cannot make sense: a resource nobody declared or more than there
+    is of it, more than the mode can say, another grant in hand, a name that another identity still uses (reap it first
+    if that one is dead).
     """
     name = claimant.holder
+    _refuse_beyond_mode(before, claimant)
     grant = before.grants.get(name)
     if grant is not None:
         return _claim_again(before, grant, claimant, now)
-    _refuse_unknown(before, claimant)
     waiting = next((w for w in before.queue if w.holder == name), None)
     _refuse_other_identity(name, claimant.uid, waiting)
     lease = _lease_for(claimant, waiting.lease if waiting else None)
     if waiting is None or waiting.want != claimant.want:
+        refuse_beyond(before.capacity, claimant.want, CAPACITY)
         epoch, extra = before.epoch + 1, waiting.extra if waiting else {}
-        mine = Waiter(name, claimant.uid, claimant.want, claimant.priority, epoch, lease, extra)
+        mine = Waiter(name, claimant.uid, dict(claimant.want), claimant.priority, epoch, lease, extra)
         queue = (*(w for w in before.queue if w.holder != name), mine)
     else:  # in its old place, so that asking again is no change
         epoch, mine = before.epoch, replace(waiting, priority=claimant.priority, lease=lease)
         queue = tuple(mine if w.holder == name else w for w in before.queue)
     after = settle(replace(before, queue=queue, epoch=epoch), now=now)
     if name in after.grants:
-        return Decision(after, "granted", (f"{said(after.grants[name].resources)} was free",))
+        return Decision(after, "granted", (was_free(after.grants[name].resources),))
     reasons = (f"{said(claimant.want)} is not free for {name}: {describe_holders(before, claimant.want)}",)
     if enqueue or waiting is not None:
         return Decision(after, "waiting", reasons)
@@ -198,14 +207,15 @@ def release(before: Semaphore, holder: str, uid: str | None, *, now: str, keep_g
     return _removed(before, grants, queue, now, f"{holder} left")
 
 
-def reap(before: Semaphore, dead: Iterable[Identity], *, now: str) -> Decision:
+def reap(before: Semaphore, dead: Iterable[Identity], *, leaving: Collection[Identity] = (), now: str) -> Decision:
     """Take out the dead, by name AND uid: a Pod that was made again under the same name is somebody else.
 
-    With nobody dead it still settles: what others changed by hand or by an old program is put in order.
+    Those `leaving` live, but their Pods are being deleted: they keep what they hold and wait no more. With nobody dead
+    it still settles: what others changed by hand or by an old program is put in order.
     """
     gone = frozenset(dead)
     grants = {name: grant for name, grant in before.grants.items() if (name, grant.uid) not in gone}
-    queue = tuple(w for w in before.queue if (w.holder, w.uid) not in gone)
+    queue = tuple(w for w in before.queue if (w.holder, w.uid) not in gone and (w.holder, w.uid) not in leaving)
     done = _removed(before, grants, queue, now, "dead holders were taken out")
     return replace(done, semaphore=settle(done.semaphore, now=now))
 
@@ -257,6 +267,88 @@ def with_capacity(before: Semaphore, capacity: Resources, *, now: str) -> Semaph
     return settle(replace(before, capacity=dict(capacity)), now=now)
 
 
+def with_mode(before: Semaphore, mode: str) -> Semaphore:
+    """The same semaphore in another mode. Raises MusterError where somebody has, or waits for, what v1 can't say."""
+    if mode == before.mode:
+        return before
+    wishes = [(name, grant.resources) for name, grant in sorted(before.grants.items())]
+    wishes += [(waiter.holder, waiter.want) for waiter in before.queue]
+    beyond = [f"{name} ({said(resources)})" for name, resources in wishes if single(resources) is None]
+    if mode == V1 and beyond:
+        raise MusterError(
+            f"mode {V1} has one permit of one resource for a holder, and there is more for {_some(beyond)}: "
+            f"let them leave first, or keep mode {V2}"
+        )
+    return replace(before, mode=mode)
+
+
+# ---------------------------------------------------------------------------------------------- what is wanted
+
+
+def single(resources: Resources) -> str | None:
+    """The name of the resource (or ANY) where it is one with count 1, all that mode v1 can say; else None."""
+    name, count = next(iter(resources.items()), (None, 0))
+    return name if len(resources) == 1 and count == 1 else None
+
+
+def check_want(want: Resources, where: str) -> None:
+    """Raise Malformed, naming `where`, unless it is 1 to 16 resources with counts of 1 to 2^31 - 1, or `{ANY: 1}`."""
+    if not 1 <= len(want) <= MAX_WANTS:
+        raise Malformed(where, dict(want), f"name 1 to {MAX_WANTS} resources")
+    for resource, count in want.items():
+        if not isinstance(resource, str) or not 0 < len(resource) <= MAX_NAME:
+            raise Malformed(where, {resource: count}, f"name each resource with 1 to {MAX_NAME} characters")
+        if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MAX_COUNT:
+            raise Malformed(where, {resource: count}, f"give each a whole number from 1 to {MAX_COUNT}")
+    if ANY in want and want != {ANY: 1}:
+        raise Malformed(where, dict(want), f"let {ANY!r}, which is any one resource, stand alone and with count 1")
+
+
+def parse_want(items: Sequence[str]) -> dict[str, int]:
+    """A want told as texts `NAME` or `NAME=COUNT`; none at all is any one resource. Raises Malformed for `resource`.
+
+    A count is what follows the last `=` where that is digits only; any other `=` belongs to the name.
+    """
+    want: dict[str, int] = {}
+    for item in items:
+        name, equals, digits = item.rpartition("=")
+        if not (equals and digits.isdecimal() and digits.isascii()):
+            name, digits = item, "1"
+        if name in want:
+            raise Malformed("resource", item, f"name each resource once, as NAME=COUNT; {name!r} was named before")
+        want[name] = int(digits) if len(digits) <= len(str(MAX_COUNT)) else MAX_COUNT + 1
+    want = want or {ANY: 1}
+    check_want(want, "resource")
+    return want
+
+
+def refuse_beyond(capacity: Resources, want: Resources, declared: str) -> None:
+    """Raise Malformed for a want that can't be served: a resource that `declared` does not name, or more than there is.
+
+    Who wants only what is out of service, which is declared with 0, may wait: it holds nobody up.
+    """
+    unknown = sorted(set(want) - {ANY} - set(capacity))
+    if unknown:
+        known = ", ".join(sorted(capacity)) or "none"
+        raise Malformed("resource", unknown[0], f"name one that {declared} declares ({known}), or declare it there")
+    short = _short(capacity, want)
+    if short and any(capacity.get(resource) for resource in want):
+        name = min(short)
+        remedy = f"ask for no more than the capacity, which is {short[name]} ({declared}), or raise that first"
+        raise Malformed("resource", f"{name}={want[name]}", remedy)
+
+
+def out_of_reach(capacity: Resources, want: Resources) -> str | None:
+    """Why one who waits can't be served under this capacity, in words; None where it can."""
+    short = ", ".join(f"{count} of {resource}" for resource, count in sorted(_short(capacity, want).items()))
+    return f"waits for {said(want)} while the capacity is {short}: until that is raised" if short else None
+
+
+def _short(capacity: Resources, want: Resources) -> dict[str, int]:
+    """Of which resources there are fewer than wanted, and how many there are."""
+    return {r: capacity.get(r, 0) for r, count in want.items() if r != ANY and capacity.get(r, 0) < count}
+
+
 # ---------------------------------------------------------------------------------------------- who is dead
 
 
@@ -293,22 +385,22 @@ def parse(annotations: Mapping[str, str], revision: int = 0) -> Semaphore:
     capacity = parse_capacity(json_object(annotations, CAPACITY))
     assignment = json_object(annotations, ASSIGNMENT)
     state = json_object(annotations, STATE)
-    if state and (state.get("version"), state.get("mode", MODE)) != (VERSION, MODE):
-        found = {"version": state.get("version"), "mode": state.get("mode", MODE)}
-        raise Malformed(where_in(STATE), found, f"this Muster knows version {VERSION}, mode {MODE}; use the newer one")
+    mode = _read_mode(assignment, state)
     epoch = count_of(state.get("epoch", NUMBERS * revision), where_in(STATE, "epoch"), bound=2**63)
     recorded = {
-        name: _read_grant(entry, where_in(STATE, "grants", name))
+        name: _read_grant(entry, where_in(STATE, "grants", name), mode)
         for name, entry in json_map(state.get("grants", {}), where_in(STATE, "grants")).items()
     }
+    marked = isinstance(assignment.get(SENTINEL), dict)
+    if marked:
+        del assignment[SENTINEL]
     grants = {}
-    for name, resource in assignment.items():
-        if not isinstance(resource, str):
-            raise Malformed(where_in(ASSIGNMENT, name), resource, "give the name of one resource, as a JSON string")
+    for name, value in assignment.items():
+        resources = _read_assigned(value, where_in(ASSIGNMENT, name), mode)
         known = recorded.get(name)
-        grants[name] = known if known and known.resources == {resource: 1} else Grant(None, {resource: 1})
+        grants[name] = known if known and known.resources == resources else Grant(None, resources)
     queue = tuple(
-        _read_waiter(entry, where_in(STATE, f"queue[{index}]"))
+        _read_waiter(entry, where_in(STATE, f"queue[{index}]"), mode)
         for index, entry in enumerate(_list(state.get("queue", []), where_in(STATE, "queue")))
     )
     names = [waiter.holder for waiter in queue]
@@ -317,9 +409,9 @@ def parse(annotations: Mapping[str, str], revision: int = 0) -> Semaphore:
     extra = {k: v for k, v in state.items() if k not in ("version", "mode", "epoch", "grants", "queue")}
     # A waiter whom an old Distributor served meanwhile has its grant and waits no more.
     waiting = tuple(waiter for waiter in queue if waiter.holder not in grants)
-    behind = recorded != grants or waiting != queue
+    behind = recorded != grants or waiting != queue or (mode == V2) != marked or state.get("mode", mode) != mode
     numbers = [grant.fence for grant in grants.values()] + [waiter.seq for waiter in queue]
-    return Semaphore(capacity, grants, waiting, max([epoch, *numbers]), extra, behind)
+    return Semaphore(capacity, grants, waiting, max([epoch, *numbers]), extra, behind, mode)
 
 
 def parse_capacity(value: object, where: str = f"metadata.annotations[{CAPACITY}]") -> dict[str, int]:
@@ -332,13 +424,22 @@ def parse_capacity(value: object, where: str = f"metadata.annotations[{CAPACITY}
     return capacity
 
 
+def begin(capacity: Resources, mode: str) -> dict[str, str]:
+    """The annotations of a new semaphore; without a state, so that its numbers begin above those of a predecessor."""
+    marked = {ASSIGNMENT: dump({SENTINEL: {"mode": V2}})} if mode == V2 else {}
+    return {CAPACITY: dump(dict(capacity)), **marked}
+
+
 def render(semaphore: Semaphore) -> dict[str, str]:
     """The annotations `distributor_assignment` and `distributor_state`, compact JSON; capacity is the user's own."""
-    assignment = {name: next(iter(grant.resources)) for name, grant in sorted(semaphore.grants.items())}
+    held = sorted((name, grant.resources) for name, grant in semaphore.grants.items())
+    assignment: dict[str, Any] = {name: next(iter(resources)) for name, resources in held}
+    if semaphore.mode == V2:
+        assignment = {SENTINEL: {"mode": V2}} | {name: dict(resources) for name, resources in held}
     state = {
         **semaphore.extra,
         "version": VERSION,
-        "mode": MODE,
+        "mode": semaphore.mode,
         "epoch": semaphore.epoch,
         "grants": {name: _write_grant(grant) for name, grant in sorted(semaphore.grants.items())},
         "queue": [_write_waiter(waiter) for waiter in semaphore.queue],
@@ -363,9 +464,18 @@ def annotate(obj: Mapping[str, Any], before: Semaphore, after: Semaphore) -> dic
         need = f"{size} bytes for {len(after.grants)} grants and {len(after.queue)} waiters"
         raise MusterError(
             f"the annotations of ConfigMap {metadata.get('name')} would need {need}; "
-            f"Kubernetes allows {MAX_ANNOTATIONS}: spread the holders over several ConfigMaps"
+            f"Kubernetes allows {MAX_ANNOTATIONS}: {ROOM}"
         )
     return {**obj, "metadata": {**metadata, "annotations": new}}
+
+
+def crowded(obj: Mapping[str, Any]) -> list[str]:
+    """A warning where the annotations of the object fill more than half of what Kubernetes allows."""
+    size = annotation_bytes(obj["metadata"].get("annotations") or {})
+    if size <= MAX_ANNOTATIONS // 2:
+        return []
+    part = f"{size} of the {MAX_ANNOTATIONS} bytes that Kubernetes allows"
+    return [f"the annotations of ConfigMap {obj['metadata'].get('name')} fill {part}: {ROOM}"]
 
 
 def annotation_bytes(annotations: Mapping[str, str]) -> int:
@@ -405,7 +515,8 @@ def view(semaphore: Semaphore) -> dict[str, Any]:
         "holders": [
             {
                 "holder": name,
-                "resource": next(iter(grant.resources)),
+                "resource": single(grant.resources),
+                "resources": dict(grant.resources),
                 "fence": grant.fence or None,
                 "since": grant.since,
             }
@@ -413,8 +524,9 @@ def view(semaphore: Semaphore) -> dict[str, Any]:
             for name, grant in sorted(semaphore.grants.items())
         ],
         "waiters": [
-            {"place": place, "holder": waiter.holder, "want": next(iter(waiter.want)), "priority": waiter.priority}
-            | {"uid": waiter.uid, "lease": waiter.lease.seconds if waiter.lease else None}
+            {"place": place, "holder": waiter.holder, "want": single(waiter.want), "wants": dict(waiter.want)}
+            | {"priority": waiter.priority, "uid": waiter.uid}
+            | {"lease": waiter.lease.seconds if waiter.lease else None}
             for place, waiter in enumerate(semaphore.order(), start=1)
         ],
     }
@@ -430,7 +542,7 @@ def _claim_again(before: Semaphore, grant: Grant, claimant: Claimant, now: str) 
     if ANY not in claimant.want and dict(grant.resources) != dict(claimant.want):
         raise MusterError(
             f"{name} holds {said(grant.resources)} (fence {grant.fence}) and asks for {said(claimant.want)}: "
-            "a holder has one resource; release it first"
+            "a holder has one claim; release it first"
         )
     mine = replace(grant, uid=claimant.uid, lease=_lease_for(claimant, grant.lease))
     if mine == grant:
@@ -460,11 +572,12 @@ def _refuse_other_identity(name: str, uid: str | None, entry: Grant | Waiter | N
         )
 
 
-def _refuse_unknown(semaphore: Semaphore, claimant: Claimant) -> None:
-    unknown = sorted(set(claimant.want) - {ANY} - set(semaphore.capacity))
-    if unknown:
-        known = ", ".join(sorted(semaphore.capacity)) or "none"
-        raise Malformed("resource", unknown[0], f"name one that {CAPACITY} declares ({known}), or declare it there")
+def _refuse_beyond_mode(semaphore: Semaphore, claimant: Claimant) -> None:
+    if semaphore.mode == V1 and single(claimant.want) is None:
+        raise MusterError(
+            f"{claimant.holder} asks for {said(claimant.want)}, and in mode {V1} a holder has one permit of one "
+            f"resource: set mode {V2} with k8s_semaphore; no old Distributor can share the ConfigMap then"
+        )
 
 
 def _removed(
@@ -480,12 +593,17 @@ def _fitting(want: Resources, free: Resources) -> Resources | None:
     if ANY in want:
         best = min(free, key=lambda resource: (-free[resource], resource), default=None)
         return {best: 1} if best is not None and free[best] > 0 else None
-    return want if all(free.get(resource, 0) >= count for resource, count in want.items()) else None
+    return dict(want) if all(free.get(resource, 0) >= count for resource, count in want.items()) else None
 
 
 def said(resources: Resources) -> str:
     """Resources in words."""
     return ", ".join("any resource" if r == ANY else r if n == 1 else f"{n} of {r}" for r, n in resources.items())
+
+
+def was_free(resources: Resources) -> str:
+    """Why they were granted, in words."""
+    return f"{said(resources)} {'was' if single(resources) else 'were'} free"
 
 
 def _some(items: list[str], most: int = 8) -> str:
@@ -547,10 +665,40 @@ def _text(value: object, where: str) -> str:
     return value
 
 
-def _one_resource(value: object, where: str) -> dict[str, int]:
+def _read_mode(assignment: Mapping[str, Any], state: Mapping[str, Any]) -> str:
+    """v2 where state or sentinel says so: what is read as v2 is read by nobody who must not.
+
+    The sentinel alone is a semaphore that was just made, or has lost its state.
+    """
+    mode = state.get("mode", V1)
+    if state and (state.get("version") != VERSION or mode not in MODES):
+        found = {"version": state.get("version"), "mode": mode}
+        known = f"version {VERSION}, modes {' and '.join(MODES)}"
+        raise Malformed(where_in(STATE), found, f"this Muster knows {known}; use the newer one")
+    sentinel = assignment.get(SENTINEL)
+    if isinstance(sentinel, dict) and sentinel != {"mode": V2}:
+        remedy = f'this Muster knows {{"mode": "{V2}"}} there; use the newer one'
+        raise Malformed(where_in(ASSIGNMENT, repr(SENTINEL)), sentinel, remedy)
+    return V2 if isinstance(sentinel, dict) else mode
+
+
+def _read_assigned(value: object, where: str, mode: str) -> dict[str, int]:
+    """What the assignment gives to one holder. Raises Malformed."""
+    if mode == V1:
+        if not isinstance(value, str):
+            raise Malformed(where, value, "give the name of one resource, as a JSON string")
+        return {value: 1}
+    if isinstance(value, str):
+        raise Malformed(where, value, f"give {dump({value: 1})}: this is mode {V2}, which no old Distributor can share")
+    return _read_resources(value, where, mode)
+
+
+def _read_resources(value: object, where: str, mode: str) -> dict[str, int]:
     resources = {name: count_of(count, f"{where}.{name}") for name, count in json_map(value, where).items()}
-    if list(resources.values()) != [1]:
-        raise Malformed(where, value, f"mode {MODE} has one resource with count 1 for a holder")
+    if mode == V1 and single(resources) is None:
+        raise Malformed(where, value, f"mode {V1} has one resource with count 1 for a holder")
+    if not resources or 0 in resources.values():
+        raise Malformed(where, value, "name one resource or more, each with its count from 1")
     return resources
 
 
@@ -568,11 +716,11 @@ def _read_uid(value: object, where: str) -> str | None:
     return None if value is None else _text(value, where)
 
 
-def _read_grant(value: object, where: str) -> Grant:
+def _read_grant(value: object, where: str, mode: str) -> Grant:
     entry = dict(json_map(value, where))
     return Grant(
         uid=_read_uid(entry.pop("uid", None), f"{where}.uid"),
-        resources=_one_resource(entry.pop("resources", {}), f"{where}.resources"),
+        resources=_read_resources(entry.pop("resources", {}), f"{where}.resources", mode),
         fence=count_of(entry.pop("fence", 0), f"{where}.fence", bound=2**63),
         since=_text(entry.pop("since", ""), f"{where}.since"),
         lease=_read_lease(entry.pop("expires", None), f"{where}.expires"),
@@ -585,15 +733,17 @@ def _write_grant(grant: Grant) -> dict[str, Any]:
     return {**entry, "since": grant.since, **_write_lease(grant.lease)}
 
 
-def _read_waiter(value: object, where: str) -> Waiter:
+def _read_waiter(value: object, where: str, mode: str) -> Waiter:
     entry = dict(json_map(value, where))
+    want = _read_resources(entry.pop("want", {}), f"{where}.want", mode)
+    check_want(want, f"{where}.want")
     priority = entry.pop("priority", 0)
     if not isinstance(priority, int) or isinstance(priority, bool) or priority not in PRIORITIES:
         raise Malformed(f"{where}.priority", priority, f"give {PRIORITIES[0]} to {PRIORITIES[-1]}")
     return Waiter(
         holder=_text(entry.pop("holder", None), f"{where}.holder"),
         uid=_read_uid(entry.pop("uid", None), f"{where}.uid"),
-        want=_one_resource(entry.pop("want", {}), f"{where}.want"),
+        want=want,
         priority=priority,
         seq=count_of(entry.pop("seq", None), f"{where}.seq", bound=2**63),
         lease=_read_lease(entry.pop("expires", None), f"{where}.expires"),

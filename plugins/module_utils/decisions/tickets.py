@@ -37,11 +37,13 @@ from ansible_collections.muster.coordination.plugins.module_utils.decisions.sema
     Resources,
     Semaphore,
     Waiter,
+    check_want,
     count_of,
     dump,
     json_map,
     json_object,
     parse_capacity,
+    refuse_beyond,
     where_in,
 )
 from ansible_collections.muster.coordination.plugins.module_utils.errors import Malformed
@@ -187,16 +189,14 @@ def ticket_name(semaphore: str, claimant: Claimant) -> str:
 
 
 def draw(book: Book, semaphore: str, namespace: str, claimant: Claimant) -> dict[str, Any]:
-    """The Lease to create for a claim. Raises Malformed for a resource that nobody declared."""
+    """The Lease to create for a claim. Raises Malformed for what nobody declared, or more of it than there is."""
     if claimant.priority:
         remedy = "leave it out, since tickets are served in order of arrival; or use the engine annotations"
         raise Malformed("priority", claimant.priority, remedy)
     any_one = ANY in claimant.want
     want = {_choose(book, claimant): 1} if any_one else dict(claimant.want)
-    unknown = sorted(set(want) - set(book.terms.capacity))
-    if unknown:
-        known = ", ".join(sorted(book.terms.capacity)) or "none"
-        raise Malformed("resource", unknown[0], f"name one that {CAPACITY} declares ({known}), or declare it there")
+    if not any_one:
+        refuse_beyond(book.terms.capacity, want, CAPACITY)
     metadata: dict[str, Any] = {
         "name": ticket_name(semaphore, claimant),
         "namespace": namespace,
@@ -390,8 +390,7 @@ def _ticket(lease: Object) -> Ticket:
     metadata, spec = lease["metadata"], lease.get("spec") or {}
     annotations = metadata.get("annotations") or {}
     want = parse_capacity(json_object(annotations, WANT), where_in(WANT))
-    if not want or 0 in want.values():
-        raise Malformed(where_in(WANT), want, "want one resource or more, each at least once")
+    check_want(want, where_in(WANT))
     seconds = spec.get("leaseDurationSeconds")
     if seconds is not None and seconds not in LEASE_SECONDS:
         remedy = f"give whole seconds from {LEASE_SECONDS[0]} to {LEASE_SECONDS[-1]}"

@@ -9,8 +9,8 @@ asked, one compare-and-swap.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Hashable, Mapping
+from typing import Any, NamedTuple
 
 from ansible_collections.muster.coordination.plugins.module_utils.api import (
     CONFIGMAPS,
@@ -24,6 +24,8 @@ from ansible_collections.muster.coordination.plugins.module_utils.api import (
 from ansible_collections.muster.coordination.plugins.module_utils.commit import (
     CONFLICT_BACKOFF,
     DELETE,
+    UNREAD,
+    Backoff,
     Committed,
     Delete,
     commit,
@@ -51,9 +53,9 @@ from ansible_collections.muster.coordination.plugins.module_utils.verbs.engine i
     utc_now,
 )
 
-# Seconds: bounds of the delay after a conflict for who is not in line yet. A crowd of them gives way, or those who hand
-# on would win one write in so many as there are newcomers, and nobody would get on.
-GIVE_WAY = (0.002, 2.0)
+# For who is not in line yet. A crowd of them gives way, or those who hand on would win one write in so many as there
+# are newcomers, and nobody would get on. Longer, and the few in line would hand on among themselves, past the crowd.
+GIVE_WAY = Backoff(0.08, 1.0)
 
 Transition = Callable[[Semaphore], Decision]
 Dead = Callable[[Semaphore], "set[Identity]"]
@@ -88,24 +90,38 @@ def write(
     transition: Transition,
     *,
     dead: Dead = nobody,
+    leaving: Collection[Identity] = (),
     check_mode: bool = False,
     timeout: float = 10.0,
-    backoff: tuple[float, float] = CONFLICT_BACKOFF,
+    backoff: Backoff = CONFLICT_BACKOFF,
+    watched: Callable[[], Object | None] = lambda: None,
 ) -> Committed[Decision]:
     """Take out the dead and make one transition, in one compare-and-swap.
 
-    `dead` is asked after the ConfigMap was read: whom it finds gone by then was not alive when it was read. Raises
-    NoSemaphore, Malformed, TimedOut, ApiError, and what the transition raises.
+    `watched` shows the ConfigMap as a watch brought it last; it saves reading it. `dead` is asked after that was read:
+    whom it finds gone by then was not alive when it was read. Those `leaving`, whose Pods are being deleted, wait no
+    more. Raises NoSemaphore, Malformed, TimedOut, ApiError, and what the transition raises.
     """
 
     def decide(obj: dict[str, Any] | None) -> tuple[dict[str, Any], Decision]:
         if obj is None:
             raise NoSemaphore(what(name, namespace))
         before = read(obj)
-        decision = transition(decisions.reap(before, dead(before), now=utc_now()).semaphore)
+        decision = transition(decisions.reap(before, dead(before), leaving=leaving, now=utc_now()).semaphore)
         return decisions.annotate(obj, before, decision.semaphore), decision
 
-    return commit(api, CONFIGMAPS, name, namespace, decide, check_mode=check_mode, timeout=timeout, backoff=backoff)
+    return commit(
+        api,
+        CONFIGMAPS,
+        name,
+        namespace,
+        decide,
+        check_mode=check_mode,
+        timeout=timeout,
+        seen=watched() or UNREAD,
+        latest=watched,
+        backoff=backoff,
+    )
 
 
 def dead_pods(api: Api, namespace: str, seen: Mapping[str, str] | None = None) -> Dead:
@@ -130,31 +146,44 @@ def dead_pods(api: Api, namespace: str, seen: Mapping[str, str] | None = None) -
 
 
 def configure(
-    api: Api, *, name: str, namespace: str, capacity: Resources | None, present: bool, force: bool, check_mode: bool
+    api: Api,
+    *,
+    name: str,
+    namespace: str,
+    capacity: Resources | None,
+    mode: str | None,
+    present: bool,
+    force: bool,
+    check_mode: bool,
 ) -> Configured:
-    """Create the ConfigMap, set its capacity, or remove it; by force also with data, or in use."""
+    """Create the ConfigMap, set its capacity and mode, or remove it; by force also with data, or in use."""
+
+    def living(seen: Semaphore) -> Semaphore:
+        return decisions.reap(seen, dead_pods(api, namespace)(seen), now=utc_now()).semaphore
 
     def there(obj: Object | None) -> tuple[Object | Delete | None, None]:
         if obj is None:
-            annotations = {decisions.CAPACITY: decisions.dump(capacity or {})}
+            annotations = decisions.begin(capacity or {}, mode or decisions.V1)
             metadata = {"name": name, "namespace": namespace, "annotations": annotations}
             return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}, None
-        before = read(obj)
-        if capacity is None:
-            return obj, None
-        return decisions.annotate(obj, before, decisions.with_capacity(before, capacity, now=utc_now())), None
+        before = after = read(obj)
+        if mode not in (None, before.mode):
+            after = decisions.with_mode(living(before), mode or before.mode)
+        if capacity is not None:
+            after = decisions.with_capacity(after, capacity, now=utc_now())
+        return decisions.annotate(obj, before, after), None
 
     def gone(obj: Object | None) -> tuple[Object | Delete | None, None]:
         if obj is not None and not force:
-            before = read(obj)
-            before = decisions.reap(before, dead_pods(api, namespace)(before), now=utc_now()).semaphore
+            before = living(read(obj))
             data = "has data of its own" if obj.get("data") or obj.get("binaryData") else ""
             busy = [*sorted(before.grants), *(waiter.holder for waiter in before.queue)]
             refuse_in_use(what(name, namespace), busy, data)
         return DELETE, None
 
     done = commit(api, CONFIGMAPS, name, namespace, there if present else gone, check_mode=check_mode)
-    return Configured(done.changed, _capacity(done.before), _capacity(done.after), _semaphore(done.after))
+    now = _semaphore(done.after)
+    return Configured(done.changed, _settings(done.before), _settings(done.after), now, _warnings(done.after))
 
 
 def attempt(api: Api, *, name: str, namespace: str, claimant: Claimant, enqueue: bool, check_mode: bool) -> Outcome:
@@ -221,14 +250,21 @@ def describe_object(obj: Mapping[str, Any]) -> dict[str, Any]:
     metadata = obj["metadata"]
     known = {"name": metadata["name"], "namespace": metadata["namespace"], "engine": "annotations"}
     try:
-        return {**known, **decisions.view(read(obj)), "error": None}
+        seen = read(obj)
     except Malformed as error:
-        return {**known, "resources": [], "holders": [], "waiters": [], "error": str(error)}
+        return {**known, "mode": None, "resources": [], "holders": [], "waiters": [], "error": str(error)}
+    return {**known, "mode": seen.mode, **decisions.view(seen), "error": None}
 
 
 def seat(api: Api, *, name: str, namespace: str, claimant: Claimant) -> AnnotationSeat:
     """A seat to attend."""
     return AnnotationSeat(api, name, namespace, claimant)
+
+
+class Seen(NamedTuple):
+    """How the semaphore stands: as it was read."""
+
+    semaphore: Semaphore
 
 
 class AnnotationSeat:
@@ -242,7 +278,9 @@ class AnnotationSeat:
         self._api, self._name, self._namespace = api, name, namespace
         self._object: Object | None = None
         self._seen = Semaphore({})
+        self._read = ("", "")  # uid and resourceVersion of the ConfigMap that `_seen` was read from
         self._pods: dict[str, str] = {}
+        self._leaving: set[Identity] = set()  # those of them that are being deleted
 
     def sources(self) -> Mapping[str, Mapping[str, Any]]:
         """The ConfigMap, and the living Pods of the namespace."""
@@ -266,11 +304,15 @@ class AnnotationSeat:
         """What stands, as seen. Raises Malformed: nobody can write there, so what stood before stands still."""
         if self._object is None:
             raise NoSemaphore(what(self._name, self._namespace))
-        self._seen = read(self._object)
+        version = self._object["metadata"]["uid"], self._object["metadata"]["resourceVersion"]
+        if version != self._read:  # else it is only the Pods that changed
+            self._seen, self._read = read(self._object), version
         grant = self._seen.grants.get(self.claimant.holder)
         if grant is not None and (grant.uid != self.claimant.uid or not grant.fence):
             grant = None
-        return View(self._seen, grant, self._seen.place(self.claimant.holder))
+        place = self._seen.place(self.claimant.holder)
+        trouble = None if place is None else decisions.out_of_reach(self._seen.capacity, self.claimant.want)
+        return View(Seen(self._seen), grant, place, trouble)
 
     def leases(self) -> Mapping[Hashable, Lease]:
         """Those of others, by identity."""
@@ -281,17 +323,24 @@ class AnnotationSeat:
         """Whether the transition would change anything, and whether that is my part of it."""
         seen, me = self._seen, self.claimant
         suspects = set(decisions.suspects(seen, self._pods)) | _still(seen, expired)
-        reaped = decisions.reap(seen, suspects - {me.identity}, now=utc_now()).semaphore
+        if me.identity in suspects:
+            return Due.MINE  # its Pod is gone, it seems, and nobody else may be there to take it out
+        reaped = decisions.reap(seen, suspects, leaving=self._leaving, now=utc_now()).semaphore
         wanted = self._step(reaped, renew).semaphore
         if wanted == seen:
             return Due.NOTHING
         return Due.MINE if _part_of(wanted, me.holder) != _part_of(seen, me.holder) else Due.OTHERS
 
-    def act(self, expired: Mapping[Hashable, Lease], *, renew: bool) -> Acted:
-        """Make the transition, on what is there now."""
+    def act(
+        self, expired: Mapping[Hashable, Lease], *, renew: bool, absorb: Callable[[], None] = lambda: None
+    ) -> Acted:
+        """Make the transition, on what was seen, or else on what is there now."""
         name, uid = me = self.claimant.identity
-        if not self.claimant.lease_seconds and self._pods.get(name) != uid:
-            pods.refuse_gone(self._api, self._namespace, name, uid)
+        at = (self._api, self._name, self._namespace)
+        is_doubtful = not self.claimant.lease_seconds and self._pods.get(name) != uid
+        if is_doubtful and pods.is_gone(self._api, self._namespace, name, uid):
+            write(*at, lambda before: decisions.release(before, name, uid, now=utc_now()))
+            raise pods.gone(self._namespace, name, uid)
         gone = dead_pods(self._api, self._namespace, self._pods)
 
         def dead(found: Semaphore) -> set[Identity]:
@@ -299,30 +348,65 @@ class AnnotationSeat:
 
         in_line = name in self._seen.grants or self._seen.place(name) is not None
         backoff = CONFLICT_BACKOFF if in_line else GIVE_WAY
-        at = (self._api, self._name, self._namespace)
-        done = write(*at, lambda before: self._step(before, renew), dead=dead, backoff=backoff)
+        how: dict[str, Any] = {
+            "dead": dead,
+            "leaving": self._leaving,
+            "backoff": backoff,
+            "watched": self._watched(absorb),
+        }
+        done = write(*at, lambda before: self._step(before, renew), **how)
         before = decisions.leases(read(done.before)) if done.before else {}
         after = decisions.leases(done.verdict.semaphore)
         self._object = done.after
         return Acted(done.changed, after.get(me) != before.get(me))  # a write for others' sake renews nothing
 
+    def leave(self, timeout: float, absorb: Callable[[], None] = lambda: None) -> bool:
+        """Give back what it has, and its place; whether it had anything. Nothing is handed to who is leaving, too."""
+        name, uid = me = self.claimant.identity
+
+        def left(before: Semaphore) -> Decision:
+            return decisions.release(before, name, uid or "", now=utc_now())
+
+        at, watched = (self._api, self._name, self._namespace), self._watched(absorb)
+        try:
+            done = write(*at, left, leaving=self._leaving - {me}, timeout=timeout, watched=watched)
+        except NoSemaphore:
+            return False
+        self._object = done.after
+        return done.verdict.outcome == "released"
+
     # ------------------------------------------------------------------------------------------ private
+
+    def _watched(self, absorb: Callable[[], None]) -> Callable[[], Object | None]:
+        def watched() -> Object | None:
+            absorb()
+            return self._object
+
+        return watched
 
     def _step(self, before: Semaphore, renew: bool) -> Decision:
         if renew:
             before = decisions.renew(before, *self.claimant.identity)
+        if self.claimant.identity in self._leaving:  # it may keep what it has, and asks for nothing more
+            return Decision(before, "held" if self.claimant.holder in before.grants else "absent")
         return decisions.claim(before, self.claimant, now=utc_now(), enqueue=True)
 
     def _take_pods(self, change: Snapshot | Put | Removed) -> bool:
         if isinstance(change, Snapshot):
-            self._pods = {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in change.items}
+            there = {(pod["metadata"]["name"], pod["metadata"]["uid"]): pod for pod in change.items}
+            self._pods = dict(there.keys())
+            self._leaving = {identity for identity, pod in there.items() if pods.is_leaving(pod)}
             return True
-        name, uid = change.obj["metadata"]["name"], change.obj["metadata"]["uid"]
-        known = self._pods.get(name) == uid
+        name, uid = identity = change.obj["metadata"]["name"], change.obj["metadata"]["uid"]
+        is_known, is_leaving = self._pods.get(name) == uid, pods.is_leaving(change.obj)
         if isinstance(change, Put):
+            is_news = not is_known or is_leaving != (identity in self._leaving)
             self._pods[name] = uid
-            return not known
-        if known:
+            if is_leaving:
+                self._leaving.add(identity)
+            return is_news
+        self._leaving.discard(identity)
+        if is_known:
             del self._pods[name]
         return True
 
@@ -348,24 +432,29 @@ def _part_of(semaphore: Semaphore, holder: str) -> tuple[object, ...]:
 def _outcome(done: Committed[Decision], holder: str) -> Outcome:
     decision = done.verdict
     before, after = _holding(_semaphore(done.before), holder), _holding(decision.semaphore, holder)
-    return Outcome(decision.outcome, before, after, decision.semaphore, decision.reasons)
+    return Outcome(decision.outcome, before, after, decision.semaphore, decision.reasons, _warnings(done.after))
 
 
 def _holding(semaphore: Semaphore, holder: str) -> Holding:
     grant, place = semaphore.grants.get(holder), semaphore.place(holder)
     if grant is None:
         return Holding(place=place)
-    return Holding(next(iter(grant.resources)), grant.fence or None, grant.since, place)
+    return Holding(grant.resources, grant.fence or None, grant.since, place)
 
 
 def _semaphore(obj: Mapping[str, Any] | None) -> Semaphore:
     return Semaphore({}) if obj is None else read(obj)
 
 
-def _capacity(obj: Mapping[str, Any] | None) -> dict[str, Any]:
+def _settings(obj: Mapping[str, Any] | None) -> dict[str, Any]:
     if obj is None:
         return {}
     try:
-        return {"capacity": dict(read(obj).capacity)}
+        seen = read(obj)
     except Malformed as error:  # removed by force
         return {"error": str(error)}
+    return {"capacity": dict(seen.capacity), "mode": seen.mode}
+
+
+def _warnings(obj: Mapping[str, Any] | None) -> tuple[str, ...]:
+    return tuple(decisions.crowded(obj)) if obj else ()

@@ -15,6 +15,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,10 +28,17 @@ from ansible_collections.muster.coordination.plugins.module_utils.api import (
 )
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.semaphore import Grant, Lease, Semaphore
 from ansible_collections.muster.coordination.plugins.module_utils.errors import MusterError
-from ansible_collections.muster.coordination.plugins.module_utils.verbs.engine import Due, NoSemaphore, Seat, View
+from ansible_collections.muster.coordination.plugins.module_utils.verbs.engine import (
+    Due,
+    NoSemaphore,
+    Seat,
+    Standing,
+    View,
+)
 
 OTHERS_FIRST = (0.05, 0.30)  # seconds: what concerns only others is done after a random delay, by whoever is first
 RETRY = (1.0, 3.0)  # seconds until the next try of what failed or had no effect
+PORTION = 0.05  # seconds: who holds waits for nothing, so it takes in the news of so long at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +47,13 @@ class Sight:
 
     grant: Grant | None = None
     place: int | None = None
-    semaphore: Semaphore | None = None
+    standing: Standing | None = None
     trouble: str | None = None
+
+    @property
+    def semaphore(self) -> Semaphore | None:
+        """All of it, for people; None while it has not been read. It is made when it is asked for."""
+        return self.standing.semaphore if self.standing else None
 
 
 class Attendant:
@@ -53,18 +66,24 @@ class Attendant:
         *,
         namespace: str,
         resync: tuple[float, float] = (50.0, 70.0),
+        notice: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`resync` bounds, in seconds, the random time between two acts that no watch asked for."""
+        """`resync` bounds, in seconds, the random time between two acts that no watch asked for.
+
+        A lease that could not be renewed is told as lost `notice` seconds before others may take it away.
+        """
         self._api, self._seat, self._namespace = api, seat, namespace
         self._lease = seat.claimant.lease_seconds
-        self._resync, self._clock = resync, clock
+        self._resync, self._notice, self._clock = resync, notice, clock
         self._inbox: queue.SimpleQueue[tuple[str, Change | Exception] | None] = queue.SimpleQueue()
         self._stopped = threading.Event()
         self._followed: set[str] = set()
-        self._unread = set(seat.sources())  # watches that have not brought their first list yet
+        self._needed = frozenset(seat.sources())  # watches without which nothing can be said
+        self._unread = set(self._needed)  # those of them that have not brought their first list yet
         self._troubles: dict[str, str] = {}
         self._view: View | None = None
+        self.is_known = False  # whether what the claimant has was found out once
         self._leases: dict[Hashable, tuple[Lease, float]] = {}  # of others, and since when each is seen unchanged
         self._renewed = clock() - (self._lease or 0)  # when a predecessor did is not known: renew at once
         self._due: float | None = None  # when to do what concerns only others
@@ -86,14 +105,23 @@ class Attendant:
         shown: Sight | None = None
         try:
             while not self._stopped.is_set() and (deadline is None or self._clock() < deadline):
-                self._follow_all()
                 sight = self._turn()
+                self._follow_all()  # after the look, in which the seat may have found that it needs another watch
                 if sight != shown:
                     yield sight
                     shown = sight
                 self._absorb(self._next_wake(deadline))
         finally:
             self._stopped.set()
+
+    def leave(self, timeout: float) -> bool:
+        """Give back what the claimant has, and its place, within `timeout` seconds; whether it had anything.
+
+        For the thread which uses `sights`, and after it; on what the watches showed last it is one request.
+        """
+        had = self._seat.leave(timeout, self._absorb_waiting)
+        self._view = None
+        return had
 
     # ------------------------------------------------------------------------------------------ look and act
 
@@ -109,13 +137,13 @@ class Attendant:
                 self._look()
         except (MusterError, ApiError) as error:
             if isinstance(error, NoSemaphore):
-                self._view = None  # where it is only malformed the last good view stays: nobody can write there
+                self._view, self.is_known = None, True  # if it is only malformed the last good view stays in force
             self._quiet_until = self._clock() + random.uniform(*RETRY)
             return self._sight(str(error))
         return self._sight(self._trouble())
 
     def _look(self) -> None:
-        self._view = self._seat.look()
+        self._view, self.is_known = self._seat.look(), True
         now, known = self._clock(), self._leases
         self._leases = {
             whose: known[whose] if whose in known and known[whose][0] == lease else (lease, now)
@@ -141,7 +169,7 @@ class Attendant:
         asked_for = started < self._resync_at
         self._due = None
         self._resync_at = started + random.uniform(*self._resync)
-        changed, renewed = self._seat.act(self._expired(), renew=self._is_renewal_due())
+        changed, renewed = self._seat.act(self._expired(), renew=self._is_renewal_due(), absorb=self._absorb_waiting)
         if asked_for and not changed:
             self._quiet_until = self._clock() + random.uniform(*RETRY)  # if a watch lags, its news ends this
         if renewed:
@@ -158,11 +186,11 @@ class Attendant:
     def _sight(self, trouble: str | None) -> Sight:
         if self._view is None:
             return Sight(trouble=trouble)
-        semaphore, grant, place, own_trouble = self._view
+        standing, grant, place, own_trouble = self._view
         trouble = trouble or own_trouble
-        if grant and grant.lease and self._clock() >= self._renewed + grant.lease.seconds:
+        if grant and grant.lease and self._clock() >= self._renewed + grant.lease.seconds - self._notice:
             grant, trouble = None, trouble or "the lease ran out before it could be renewed"
-        return Sight(grant, place, semaphore, trouble)
+        return Sight(grant, place, standing, trouble)
 
     # ------------------------------------------------------------------------------------------ watches and time
 
@@ -174,24 +202,38 @@ class Attendant:
                 self._follow(source, **what)
 
     def _follow(self, source: str, **what: Any) -> None:
+        """Watch from a thread of its own. A watch that is not needed, and refused, is trouble, and asked for again."""
+
         def run() -> None:
-            try:
-                for change in self._api.follow(namespace=self._namespace, stop=self._stopped, **what):
-                    self._inbox.put((source, change))
-            except Exception as error:
-                self._inbox.put((source, error))
+            while not self._stopped.is_set():
+                try:
+                    for change in self._api.follow(namespace=self._namespace, stop=self._stopped, **what):
+                        self._inbox.put((source, change))
+                    return
+                except Exception as error:
+                    if source in self._needed or not isinstance(error, ApiError):
+                        self._inbox.put((source, error))
+                        return
+                    self._inbox.put((source, Trouble(error)))
+                    self._stopped.wait(random.uniform(*RETRY))
 
         threading.Thread(target=run, name=f"follow-{source}", daemon=True).start()
 
     def _absorb(self, timeout: float) -> None:
         """Wait up to `timeout` seconds for news, and take in all there is."""
-        try:
+        with suppress(queue.Empty):
             news = self._inbox.get(timeout=timeout)
-            while news is not None:
+            if news is not None:
                 self._take(*news)
-                news = self._inbox.get_nowait()
-        except queue.Empty:
-            pass
+                if self._view and self._view.grant:
+                    self._stopped.wait(PORTION)
+                self._absorb_waiting()
+
+    def _absorb_waiting(self) -> None:
+        with suppress(queue.Empty):
+            while (news := self._inbox.get_nowait()) is not None:
+                self._take(*news)
+            self._inbox.put(None)  # for the loop, which ends by it
 
     def _take(self, source: str, change: Change | Exception) -> None:
         if isinstance(change, Exception):
@@ -211,7 +253,7 @@ class Attendant:
         """Seconds until something is due without news. What was due in the last turn was seen to in it."""
         times = [self._resync_at, self._quiet_until, *(since + lease.seconds for lease, since in self._leases.values())]
         if self._lease is not None:
-            times += [self._renewed + self._lease / 3, self._renewed + self._lease]
+            times += [self._renewed + self._lease / 3, self._renewed + self._lease - self._notice]
         if self._due is not None:
             times.append(self._due)
         wake = min((at for at in times if at > self.turned), default=self.turned + self._resync[1])

@@ -9,9 +9,10 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Protocol
 
 from ansible_collections.muster.coordination.plugins.module_utils.api import Api, Put, Removed, Snapshot
@@ -24,6 +25,7 @@ from ansible_collections.muster.coordination.plugins.module_utils.decisions.sema
 )
 from ansible_collections.muster.coordination.plugins.module_utils.errors import MusterError
 
+NO_RESOURCES: Final[Resources] = MappingProxyType({})
 NAMED: Final = 8  # so many holders are named in a message
 
 
@@ -52,7 +54,7 @@ def utc_now() -> str:
 class Holding(NamedTuple):
     """What one holder has of a semaphore: a grant, or a place in the queue (the first is 1), or neither."""
 
-    resource: str | None = None
+    resources: Resources = NO_RESOURCES
     fence: int | None = None
     since: str | None = None
     place: int | None = None
@@ -60,23 +62,28 @@ class Holding(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a claim or a release: before, after, and why; `semaphore` is what stands after it."""
+    """What became of a claim or a release: before, after, and why; `semaphore` is what stands after it.
+
+    `warnings` are of what goes well still.
+    """
 
     outcome: str  # held | granted | waiting | busy | released | absent
     before: Holding
     after: Holding
     semaphore: Semaphore
     reasons: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Configured:
-    """What became of a semaphore's capacity (None: there is no semaphore); `error`: it was malformed, and removed."""
+    """What became of a semaphore's `capacity` and `mode` (empty: there is none); `error`: malformed, and removed."""
 
     changed: bool
     before: Mapping[str, Any]
     after: Mapping[str, Any]
     semaphore: Semaphore
+    warnings: tuple[str, ...] = ()
 
 
 class Due(enum.Enum):
@@ -87,13 +94,26 @@ class Due(enum.Enum):
     MINE = enum.auto()
 
 
-class View(NamedTuple):
-    """What a seat sees: the semaphore, what its claimant has, and what is wrong though it can be read."""
+class Standing(Protocol):
+    """How a semaphore stands. Two are equal where nothing has changed, which is cheap to find out."""
 
-    semaphore: Semaphore
+    @property
+    def semaphore(self) -> Semaphore:
+        """For people; made when it is asked for, since most of what is seen nobody looks at."""
+
+
+class View(NamedTuple):
+    """What a seat sees: how the semaphore stands, what its claimant has, what is wrong though it can be read."""
+
+    standing: Standing
     grant: Grant | None
     place: int | None
     trouble: str | None = None
+
+    @property
+    def semaphore(self) -> Semaphore:
+        """How it stands, for people."""
+        return self.standing.semaphore
 
 
 class Acted(NamedTuple):
@@ -126,8 +146,13 @@ class Seat(Protocol):
     def due(self, expired: Mapping[Hashable, Lease], *, renew: bool) -> Due:
         """Whether the decision, made on what was seen, would change anything."""
 
-    def act(self, expired: Mapping[Hashable, Lease], *, renew: bool) -> Acted:
-        """Make the decision on what is there now, and commit it."""
+    def act(
+        self, expired: Mapping[Hashable, Lease], *, renew: bool, absorb: Callable[[], None] = lambda: None
+    ) -> Acted:
+        """Make the decision, and commit it. `absorb` has all taken in that the watches brought until then."""
+
+    def leave(self, timeout: float, absorb: Callable[[], None] = lambda: None) -> bool:
+        """Give back what the claimant has, and its place, within `timeout` seconds; whether it had anything."""
 
 
 class Engine(Protocol):
@@ -143,11 +168,12 @@ class Engine(Protocol):
         name: str,
         namespace: str,
         capacity: Resources | None,
+        mode: str | None,
         present: bool,
         force: bool,
         check_mode: bool,
     ) -> Configured:
-        """Create it, set its capacity, remove it."""
+        """Create it, set its capacity and mode (None: as they are), remove it."""
 
     def attempt(
         self, api: Api, *, name: str, namespace: str, claimant: Claimant, enqueue: bool, check_mode: bool

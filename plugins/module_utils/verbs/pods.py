@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
 from ansible_collections.muster.coordination.plugins.module_utils.api import PODS, Api, NotFound
 from ansible_collections.muster.coordination.plugins.module_utils.errors import MusterError
@@ -26,9 +26,14 @@ def uid_of(api: Api, namespace: str, name: str) -> str:
     return "" if pod.get("status", {}).get("phase") in ("Succeeded", "Failed") else uid
 
 
+def is_leaving(pod: Mapping[str, Any]) -> bool:
+    """Whether it is being deleted, which nothing can undo: it may go on for its grace period, but needs nothing new."""
+    return pod["metadata"].get("deletionTimestamp") is not None
+
+
 def living(api: Api, namespace: str, names: Iterable[str]) -> dict[str, str]:
     """Those of these Pods that live, name to uid; asked of the API server, not of a cache."""
-    names = list(dict.fromkeys(names))
+    names = [name for name in dict.fromkeys(names) if name]
     if len(names) > FEW:
         there = api.list(PODS, namespace, field_selector=LIVING, metadata_only=True).items
         return {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in there}
@@ -36,7 +41,17 @@ def living(api: Api, namespace: str, names: Iterable[str]) -> dict[str, str]:
     return {name: uid for name, uid in found.items() if uid}
 
 
+def is_gone(api: Api, namespace: str, name: str, uid: str | None) -> bool:
+    """Whether this very Pod is gone or has ended."""
+    return uid_of(api, namespace, name) != uid
+
+
+def gone(namespace: str, name: str, uid: str | None) -> MusterError:
+    """What a sidecar is told that outlives its Pod's object (force deletion): it must not claim again."""
+    return MusterError(f"Pod {namespace}/{name} with uid {uid} does not exist any more: it can claim nothing")
+
+
 def refuse_gone(api: Api, namespace: str, name: str, uid: str | None) -> None:
-    """A sidecar may outlive its Pod's object (force deletion): it must not claim again what was taken from it."""
-    if uid_of(api, namespace, name) != uid:
-        raise MusterError(f"Pod {namespace}/{name} with uid {uid} does not exist any more: it can claim nothing")
+    """Raise `gone` where it is."""
+    if is_gone(api, namespace, name, uid):
+        raise gone(namespace, name, uid)

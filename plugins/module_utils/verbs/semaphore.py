@@ -43,16 +43,21 @@ def configure(
     namespace: str,
     engine: str | None = None,
     capacity: Mapping[str, int] | None = None,
+    mode: str | None = None,
     state: str = "present",
     force: bool = False,
     check_mode: bool = False,
 ) -> Result:
-    """Create a semaphore, set its capacity (the whole of it), or remove it.
+    """Create a semaphore, set its capacity (the whole of it) and its mode, or remove it.
 
     `capacity` maps resource names to counts, 0 to 2^31 - 1; None keeps what is there. A lowered capacity revokes
-    nobody: it drains. `absent` refuses while somebody holds or waits, or the ConfigMap has data, unless `force`.
+    nobody: it drains. `mode` (annotations only): v1, one permit of one resource a holder, readable by old
+    Distributors, or v2, counts of several; v2 to v1 is refused while somebody has or wants more than v1 can say.
+    `absent` refuses while somebody holds or waits, or the ConfigMap has data, unless `force`.
     """
     wanted = None if capacity is None else decisions.parse_capacity(_counts(capacity), "capacity")
+    if mode not in (None, *decisions.MODES):
+        raise Malformed("mode", mode, f"give one of {', '.join(decisions.MODES)}")
     if state not in ("present", "absent"):
         raise Malformed("state", state, "give present or absent")
     done = engine_of(engine).configure(
@@ -60,6 +65,7 @@ def configure(
         name=name,
         namespace=namespace,
         capacity=wanted,
+        mode=mode,
         present=state == "present",
         force=force,
         check_mode=check_mode,
@@ -67,7 +73,8 @@ def configure(
     before, after = dict(done.before), dict(done.after)
     reasons = _draining(done.semaphore)
     result = {"changed": done.changed, "before": before, "after": after, "reasons": reasons}
-    return {**result, "capacity": after.get("capacity")}
+    now = {"capacity": after.get("capacity"), "mode": after.get("mode")}
+    return {**result, **now, "warnings": list(done.warnings)}
 
 
 def ensure_claim(
@@ -104,23 +111,25 @@ def claim(
     engine: str | None = None,
     holder_uid: str | None = None,
     resource: str | None = None,
+    resources: Mapping[str, int] | None = None,
     priority: int = 0,
     lease: int | None = None,
     wait: bool = False,
     wait_timeout: float = 300.0,
     check_mode: bool = False,
 ) -> Result:
-    """Claim one resource (None: any) for a holder; with `wait`, queue for it for up to `wait_timeout` seconds.
+    """Claim resources for a holder; with `wait`, queue for them for up to `wait_timeout` seconds.
 
-    The holder is a Pod of the namespace, and its claim ends with it; or, with `lease` (seconds, 3 to 604800), anybody
-    who claims again within that time. Claiming what one holds changes nothing, returns the same fence and renews the
-    lease. Raises MusterError when nothing is free (no wait), TimedOut when the wait was in vain: the place in the
-    queue is given up then.
+    Either one permit of one `resource`, or `resources`, 1 to 16 with their counts, all of them or none; with neither,
+    any one resource. The holder is a Pod of the namespace, and its claim ends with it; or, with `lease` (seconds, 3 to
+    604800), anybody who claims again within that time. Claiming what one holds changes nothing, returns the same fence
+    and renews the lease. Raises MusterError when nothing is free (no wait), TimedOut when the wait was in vain: the
+    place in the queue is given up then.
     """
     started = time.monotonic()
     chosen = engine_of(engine)
     uid = identify(api, namespace, holder, holder_uid, lease)
-    claimant = Claimant(holder, uid, {resource or ANY: 1}, priority, lease)
+    claimant = Claimant(holder, uid, _want(resource, resources), priority, lease)
 
     done = chosen.attempt(api, name=name, namespace=namespace, claimant=claimant, enqueue=wait, check_mode=check_mode)
     before = done.before
@@ -226,26 +235,36 @@ def _wait(
     last = None
     try:
         for sight in Attendant(api, seat, namespace=namespace).sights(deadline):
-            if sight.grant is not None and sight.semaphore is not None:
-                has = Holding(next(iter(sight.grant.resources)), sight.grant.fence, sight.grant.since)
+            if sight.grant is not None and sight.standing is not None:
+                has = Holding(sight.grant.resources, sight.grant.fence, sight.grant.since)
                 why = (f"{claimant.holder} waited its turn",)
-                return Outcome("granted", Holding(), has, sight.semaphore, why)
+                return Outcome("granted", Holding(), has, sight.standing.semaphore, why)
             last = sight
     except BaseException:  # also an interrupt: who does not wait must not be granted
         with suppress(MusterError):
             engine.withdraw(api, name=name, namespace=namespace, claimant=claimant)
         raise
     final = engine.withdraw(api, name=name, namespace=namespace, claimant=claimant)
-    if final.after.resource is not None:
+    if final.after.resources:
         why = (f"{claimant.holder} was served in the last moment",)
         return Outcome("granted", final.before, final.after, final.semaphore, why)
     seen = (last and last.trouble) or decisions.describe_holders(final.semaphore, claimant.want)
     raise TimedOut(f"{claimant.holder} waited {wait_timeout:g} s for {engine.what(name, namespace)} in vain", seen)
 
 
-def _counts(capacity: Mapping[str, Any]) -> dict[str, Any]:
+def _want(resource: str | None, resources: Mapping[str, Any] | None) -> dict[str, int]:
+    if resources is None:
+        return {resource or ANY: 1}
+    if resource:
+        raise Malformed("resources", dict(resources), f"give either these or resource, which is {resource!r}")
+    want = _counts(resources)
+    decisions.check_want(want, "resources")
+    return want
+
+
+def _counts(counts: Mapping[str, Any]) -> dict[str, Any]:
     """Ansible hands a templated number on as a string, as its own type `int` allows."""
-    return {name: int(n) if isinstance(n, str) and n.isdecimal() and n.isascii() else n for name, n in capacity.items()}
+    return {name: int(n) if isinstance(n, str) and n.isdecimal() and n.isascii() else n for name, n in counts.items()}
 
 
 def _draining(semaphore: Semaphore) -> list[str]:
@@ -256,6 +275,12 @@ def _draining(semaphore: Semaphore) -> list[str]:
 
 def _shown(holder: str, done: Outcome, before: Holding) -> Result:
     """A claim's or a release's part of the semaphore, as its diff shows it."""
-    after = {"holder": holder, **done.after._asdict()}
-    result = {"changed": before != done.after, "before": {"holder": holder, **before._asdict()}, "after": after}
-    return {**result, "reasons": list(done.reasons), "outcome": done.outcome, **after}
+    was, now = ({"holder": holder, **_has(holding)} for holding in (before, done.after))
+    result = {"changed": before != done.after, "before": was, "after": now, "outcome": done.outcome}
+    return {**result, "reasons": list(done.reasons), "warnings": list(done.warnings), **now}
+
+
+def _has(holding: Holding) -> Result:
+    """A holding in plain words; `resource` is set where it is one permit of one resource."""
+    resources = dict(holding.resources)
+    return {"resource": decisions.single(resources), **holding._asdict(), "resources": resources}

@@ -13,10 +13,11 @@ What we wrote ourselves counts when the watch brings it back, for others may hav
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 from ansible_collections.muster.coordination.plugins.module_utils.api import (
@@ -76,15 +77,16 @@ def selector(name: str) -> str:
 # ---------------------------------------------------------------------------------------------- what stands
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Look:
     """All Leases of a semaphore at one revision, and the places that hold at it."""
 
     book: Book
     held: frozenset[int]
 
-    @property
+    @cached_property
     def semaphore(self) -> Semaphore:
+        """For people: it takes several times as long as all that the decision needs."""
         return decisions.standing(self.book, self.held)
 
     def holds(self, name: str) -> bool:
@@ -97,7 +99,7 @@ class Look:
         if ticket is None:
             return Holding()
         if ticket.place in self.held:
-            return Holding(next(iter(ticket.want)), ticket.place, ticket.since)
+            return Holding(ticket.want, ticket.place, ticket.since)
         waiting = [other.place for other in self.book.tickets if other.place not in self.held]
         return Holding(place=waiting.index(ticket.place) + 1)
 
@@ -147,31 +149,38 @@ def see(api: Api, name: str, namespace: str, leases: Sequence[Object]) -> Look:
     return Look(book, decisions.still_held(book, before))
 
 
-def held_before(api: Api, name: str, namespace: str, own: Object) -> list[Ticket]:
+def held_before(
+    api: Api, name: str, namespace: str, own: Object, answers: dict[str, list[Ticket]] | None = None
+) -> list[Ticket]:
     """The tickets that held just before the capacity of `own` was edited, and edited again, until somebody reacts.
 
     It reads the revision before the edit, which etcd keeps for five minutes. Where that is forgotten, it takes what
-    held at the oldest revision that is known: then whoever came to fit since the edit is kept, too.
+    held at the oldest revision that is known: then whoever came to fit since the edit is kept, too. `answers`, by the
+    version of `own`, keep who tries again from walking the same edits again: more may come than it can walk.
     """
+    answers = {} if answers is None else answers
+    walked: list[str] = []
     known: Book | None = None
-    while True:
-        before = str(int(own["metadata"]["resourceVersion"]) - 1)
+    while (version := own["metadata"]["resourceVersion"]) not in answers:
+        walked.append(version)
         try:
-            leases = api.list(LEASES, namespace, label_selector=selector(name), at=before).items
+            leases = api.list(LEASES, namespace, label_selector=selector(name), at=str(int(version) - 1)).items
         except Gone:
             leases = [] if known else api.list(LEASES, namespace, label_selector=selector(name)).items
-            book = known or decisions.parse(name, leases)
+            answers[version] = _held(known or decisions.parse(name, leases))
             break
         book = decisions.parse(name, leases)
         if book is None or book.terms.is_settled:
+            answers[version] = _held(book)
             break
         known, own = book, _own(name, leases)
-    held = decisions.holders(book) if book else frozenset()
-    return [ticket for ticket in book.tickets if ticket.place in held] if book else []
+    answers.update(dict.fromkeys(walked, answers[version]))
+    return answers[version]
 
 
 def put_in_force(api: Api, name: str, namespace: str) -> Object | None:
     """Put the capacity in force that the semaphore's Lease asks for; returns that Lease."""
+    answers: dict[str, list[Ticket]] = {}
 
     def decide(own: Object | None) -> tuple[Object, None]:
         if own is None:
@@ -180,7 +189,7 @@ def put_in_force(api: Api, name: str, namespace: str) -> Object | None:
         _refuse_malformed(terms, name, namespace)
         if terms.is_settled:
             return own, None
-        return decisions.put_in_force(own, held_before(api, name, namespace, own)), None
+        return decisions.put_in_force(own, held_before(api, name, namespace, own, answers)), None
 
     return commit(api, LEASES, name, namespace, decide, timeout=WRITE_SECONDS).after
 
@@ -265,9 +274,19 @@ def renew_ticket(api: Api, ticket: str, namespace: str, claimant: Claimant) -> O
 
 
 def configure(
-    api: Api, *, name: str, namespace: str, capacity: Resources | None, present: bool, force: bool, check_mode: bool
+    api: Api,
+    *,
+    name: str,
+    namespace: str,
+    capacity: Resources | None,
+    mode: str | None,
+    present: bool,
+    force: bool,
+    check_mode: bool,
 ) -> Configured:
     """Create the semaphore's Lease, set its capacity, or remove it; by force, with the tickets that there are."""
+    if mode is not None:
+        raise Malformed("mode", mode, "leave it out: with the engine tickets any claim may have several resources")
 
     def there(own: Object | None) -> tuple[Object, None]:
         try:
@@ -370,7 +389,7 @@ def describe(api: Api, *, namespace: str, name: str | None) -> list[dict[str, An
         groups.setdefault(lease["metadata"]["labels"][decisions.LABEL], []).append(lease)
     found = []
     for one, leases in groups.items():
-        known = {"name": one, "namespace": namespace, "engine": "tickets"}
+        known = {"name": one, "namespace": namespace, "engine": "tickets", "mode": None}
         with suppress(NoSemaphore):
             try:
                 there = see(api, one, namespace, leases)
@@ -402,18 +421,23 @@ class TicketSeat:
         self._ended: set[str] = set()  # uids of Pods that have ended and are still there
         self._torn: set[int] = set()  # places of tickets that we deleted, until the watch shows it
         self._had_one = self._waited = False
+        self._leaving = False  # our own Pod is being deleted: it may keep what it has, and asks for nothing more
 
     def sources(self) -> Mapping[str, Mapping[str, Any]]:
-        """All Leases of the semaphore; and who has to wait wants to know which Pods have ended."""
-        leases = {"leases": {"resource": LEASES, "label_selector": selector(self._name)}}
-        if not self._waited:
-            return leases
-        return {**leases, "pods": {"resource": PODS, "field_selector": pods.ENDED, "metadata_only": True}}
+        """All Leases of the semaphore; who has to wait wants to know which Pods have ended, and when its own is to."""
+        found: dict[str, dict[str, Any]] = {"leases": {"resource": LEASES, "label_selector": selector(self._name)}}
+        if self._waited:
+            found["pods"] = {"resource": PODS, "field_selector": pods.ENDED, "metadata_only": True}
+        if self._waited and self.claimant.uid:
+            found["own pod"] = {"resource": PODS, "name": self.claimant.holder, "metadata_only": True}
+        return found
 
     def take(self, source: str, change: Snapshot | Put | Removed) -> bool:
         """Take in what a watch brought, in its order; what is not newer than what was seen is no news."""
         if source == "pods":
             return self._take_pods(change)
+        if source == "own pod":
+            return self._take_own_pod(change)
         version = change.resource_version if isinstance(change, Snapshot) else change.obj["metadata"]["resourceVersion"]
         if int(version) < self._revision + (0 if isinstance(change, Snapshot) else 1):
             return False
@@ -447,7 +471,7 @@ class TicketSeat:
         place = now.holding(self._mine).place
         self._had_one = self._had_one or ticket is not None
         self._waited = self._waited or place is not None
-        return View(now.semaphore, grant, place, self._trouble(ticket))
+        return View(now, grant, place, self._trouble(ticket))
 
     def leases(self) -> Mapping[Hashable, Lease]:
         """Those of others, by the names of their tickets."""
@@ -459,21 +483,26 @@ class TicketSeat:
         terms, tickets = self._now.book.terms, self._now.book.tickets
         if self._terms is None or terms.error or self._revision < self._wrote:
             return Due.NOTHING
-        if self._wants_to_draw() or (renew and self._mine in self._entries):
+        if self._wants_to_draw() or self._wants_to_leave() or (renew and self._mine in self._entries):
             return Due.MINE
         if not terms.is_settled:  # the first in the queue sees to it, the others when it does not
             return Due.MINE if tickets and tickets[0].name == self._mine else Due.OTHERS
         return Due.OTHERS if self._stale(expired) or self._doubtful() else Due.NOTHING
 
-    def act(self, expired: Mapping[Hashable, Lease], *, renew: bool) -> Acted:
-        """Do what is due; where nothing is, see that the watch has brought everything."""
+    def act(
+        self, expired: Mapping[Hashable, Lease], *, renew: bool, absorb: Callable[[], None] = lambda: None
+    ) -> Acted:
+        """Do what is due; where nothing is, see that the watch, and the garbage collector, have done everything."""
+        at, changed, renewed = (self._api, self._name, self._namespace), False, False
         if self.due(expired, renew=renew) is Due.NOTHING:
             self.take("leases", Snapshot(*self._api.list(LEASES, self._namespace, label_selector=selector(self._name))))
-            return Acted(changed=False)
-        at, changed, renewed = (self._api, self._name, self._namespace), False, False
+            gone = dead(self._api, self._namespace, self._ahead_of_me())
+            return Acted(self._note(put_out(*at, gone)) if gone else False)
         if not self._now.book.terms.is_settled:
             changed = self._note(put_in_force(*at))
-        if self._wants_to_draw():
+        if self._wants_to_leave():
+            changed = self._leave()
+        elif self._wants_to_draw():
             changed = renewed = self._draw()
         elif renew and self._mine in self._entries:
             renewed = self._note(renew_ticket(self._api, self._mine, self._namespace, self.claimant))
@@ -482,6 +511,10 @@ class TicketSeat:
         for ticket in self._stale(expired):
             changed = self._expire(ticket) or changed
         return Acted(changed or renewed, renewed)
+
+    def leave(self, timeout: float, absorb: Callable[[], None] = lambda: None) -> bool:
+        """Tear up the ticket; whether there was one."""
+        return delete_ticket(self._api, self._mine, self._namespace, timeout=timeout)
 
     # ------------------------------------------------------------------------------------------ private
 
@@ -495,6 +528,12 @@ class TicketSeat:
             self._ended.discard(change.obj["metadata"]["uid"])
         return self._ended != before
 
+    def _take_own_pod(self, change: Snapshot | Put | Removed) -> bool:
+        there = change.items if isinstance(change, Snapshot) else [change.obj]
+        before, uid = self._leaving, self.claimant.uid
+        self._leaving = before or any(pod["metadata"]["uid"] == uid and pods.is_leaving(pod) for pod in there)
+        return self._leaving != before
+
     def _keep(self, lease: Object) -> None:
         metadata = lease["metadata"]
         if metadata["name"] != self._name:
@@ -507,6 +546,8 @@ class TicketSeat:
     def _wants_to_draw(self) -> bool:
         """There is no ticket, or one that waits where it need not."""
         ticket = self._now.book.find(self._mine)
+        if self._leaving:
+            return False
         if ticket is None:
             return self._mine not in self._entries
         if self._now.holds(self._mine):
@@ -514,6 +555,16 @@ class TicketSeat:
         return not decisions.is_for(ticket, self.claimant, holds=False) or (
             ticket.any_one and ticket.place in decisions.moves(self._now.book)
         )
+
+    def _wants_to_leave(self) -> bool:
+        """It waits, and its Pod is being deleted: whoever is behind it would get nothing before that has ended."""
+        ticket = self._now.book.find(self._mine) if self._leaving else None
+        return ticket is not None and not self._now.holds(self._mine) and ticket.place not in self._torn
+
+    def _leave(self) -> bool:
+        if ticket := self._now.book.find(self._mine):
+            self._torn.add(ticket.place)
+        return delete_ticket(self._api, self._mine, self._namespace)
 
     def _draw(self) -> bool:
         if self._mine in self._entries:
@@ -527,6 +578,12 @@ class TicketSeat:
         if written is not None:
             self._wrote = max(self._wrote, int(written["metadata"]["resourceVersion"]))
         return written is not None
+
+    def _ahead_of_me(self) -> list[Ticket]:
+        """All who hold, for the first in the queue; for anybody else nobody."""
+        tickets, held = self._now.book.tickets, self._now.held
+        first = next((ticket.name for ticket in tickets if ticket.place not in held), None)
+        return [ticket for ticket in tickets if ticket.place in held] if first == self._mine else []
 
     def _doubtful(self) -> list[Ticket]:
         """Those who hold although their Pod was seen to have ended."""
@@ -561,10 +618,17 @@ class TicketSeat:
         holds = self._now.holds(self._mine)
         if ticket is not None and holds and not decisions.is_for(ticket, self.claimant, holds=True):
             return str(_other_in_hand(ticket, self.claimant))
-        return next(iter(book.troubles), None)
+        short = None if ticket is None or holds else shown.out_of_reach(book.terms.capacity, ticket.wish)
+        return short or next(iter(book.troubles), None)
 
 
 # ---------------------------------------------------------------------------------------------- private
+
+
+def _held(book: Book | None) -> list[Ticket]:
+    """Those of a settled book that hold."""
+    held = decisions.holders(book) if book else frozenset[int]()
+    return [ticket for ticket in book.tickets if ticket.place in held] if book else []
 
 
 def _own(name: str, leases: Sequence[Object]) -> Object:
@@ -594,10 +658,11 @@ def _judge(claimant: Claimant, mine: str, first: Look, after: Look, *, enqueue: 
     before, has = first.holding(mine), after.holding(mine)
     if after.holds(mine):
         if first.holds(mine):
-            return Outcome("held", before, has, after.semaphore, (f"{claimant.holder} holds {has.resource} already",))
+            why = f"{claimant.holder} holds {shown.said(has.resources)} already"
+            return Outcome("held", before, has, after.semaphore, (why,))
         if guessed:
-            has = Holding(has.resource)
-        return Outcome("granted", before, has, after.semaphore, (f"{has.resource} was free",))
+            has = Holding(has.resources)
+        return Outcome("granted", before, has, after.semaphore, (shown.was_free(has.resources),))
     others = after.without(names={mine}).semaphore
     why = f"{shown.said(claimant.want)} is not free for {claimant.holder}: "
     reasons = (why + shown.describe_holders(others, claimant.want),)
@@ -609,7 +674,7 @@ def _judge(claimant: Claimant, mine: str, first: Look, after: Look, *, enqueue: 
 def _other_in_hand(ticket: Ticket, claimant: Claimant) -> MusterError:
     return MusterError(
         f"{claimant.holder} holds {shown.said(ticket.want)} (fence {ticket.place}) and asks for "
-        f"{shown.said(claimant.want)}: a holder has one resource; release it first"
+        f"{shown.said(claimant.want)}: a holder has one claim; release it first"
     )
 
 
