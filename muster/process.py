@@ -1,33 +1,33 @@
 # Copyright: (c) 2026, Muster contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What every long-running process of Muster has: structured logs, signals, health and metrics over HTTP, Events.
+"""What every long-running process of Muster has: structured logs, signals, pages over HTTP.
 
 Kept small on purpose: a sidecar runs in every Pod of its user.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import logging
-import queue
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import prometheus_client
 
-from ansible_collections.muster.coordination.plugins.module_utils.api import EVENTS, Api, ApiError
 from ansible_collections.muster.coordination.plugins.module_utils.errors import Malformed
 
 log = logging.getLogger("muster")
 
 Answer = tuple[int, Any]  # HTTP status, and what is sent as JSON
 Route = Callable[[], Answer]
+BODY_LIMIT = 64 * 1024  # bytes of a request that are read, and not looked at
 
 
 class JsonLines(logging.Formatter):
@@ -69,10 +69,14 @@ def say(level: int, message: str, **fields: Any) -> None:
     log.log(level, message, extra={"fields": fields})
 
 
-def on_signals(stop: Callable[[], None]) -> None:
-    """SIGTERM and SIGINT call `stop`, which must be safe in a signal handler."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_args: stop())
+def on_signals(numbers: Iterable[int], call: Callable[[int], None]) -> None:
+    """These signals call `call` with their number; it must be safe in a signal handler.
+
+    What whoever started us wants to be ignored (nohup, a job in the background) stays so, but not SIGTERM.
+    """
+    for number in numbers:
+        if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda received, _frame: call(received))
 
 
 def parse_address(text: str) -> tuple[str, int]:
@@ -84,28 +88,64 @@ def parse_address(text: str) -> tuple[str, int]:
 
 
 class Web:
-    """`/metrics` of `registry`, and `routes` (path to function) as JSON, served from threads of its own."""
+    """`/metrics` of `registry`, and `routes` (method and path to function) as JSON, served from threads of its own.
 
-    def __init__(self, address: str, routes: dict[str, Route], registry: prometheus_client.CollectorRegistry) -> None:
+    What is not a GET changes something, and is only taken from this host (in a Pod: from its own containers).
+    """
+
+    def __init__(
+        self, address: str, routes: Mapping[tuple[str, str], Route], registry: prometheus_client.CollectorRegistry
+    ) -> None:
+        known = {("GET", "/metrics"), *routes}
+
         class Handler(BaseHTTPRequestHandler):
             timeout = 10  # seconds for a client to send its request
 
-            def do_GET(self) -> None:
-                path = self.path.partition("?")[0]
-                if path == "/metrics":
-                    self._send(200, prometheus_client.CONTENT_TYPE_LATEST, prometheus_client.generate_latest(registry))
-                    return
-                route = routes.get(path)
-                known = ["/metrics", *routes]
-                status, body = route() if route else (404, {"error": f"no such page; there are {', '.join(known)}"})
-                self._send(status, "application/json", json.dumps(body).encode() + b"\n")
+            def answer(self) -> None:
+                method, path = "GET" if self.command == "HEAD" else self.command, self.path.partition("?")[0]
+                self.skip_body()
+                if (method, path) not in known:
+                    self.refuse(path)
+                elif path == "/metrics":
+                    text = prometheus_client.generate_latest(registry)
+                    self.send(200, text, prometheus_client.CONTENT_TYPE_LATEST)
+                elif method != "GET" and not self.is_from_here():
+                    self.send_json(403, {"error": f"{method} {path} is only taken from this host, and from no browser"})
+                else:
+                    self.send_json(*routes[method, path]())
 
-            def _send(self, status: int, content_type: str, body: bytes) -> None:
+            do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = answer
+
+            def refuse(self, path: str) -> None:
+                methods = sorted(method for method, of in known if of == path)
+                if methods:
+                    allow = ", ".join(methods)
+                    self.send_json(405, {"error": f"{path} is there for {allow}"}, Allow=allow)
+                else:
+                    pages = sorted(f"{method} {of}" for method, of in known)
+                    self.send_json(404, {"error": f"no such page; there are {', '.join(pages)}"})
+
+            def is_from_here(self) -> bool:
+                """A page of some website, shown on this host, could post here, too: browsers say their Origin."""
+                return is_loopback(self.client_address[0]) and "Origin" not in self.headers
+
+            def skip_body(self) -> None:
+                length = self.headers.get("Content-Length") or ""
+                if length.isascii() and length.isdecimal():
+                    self.rfile.read(min(int(length[:9]), BODY_LIMIT))
+
+            def send_json(self, status: int, body: Any, **headers: str) -> None:
+                self.send(status, json.dumps(body).encode() + b"\n", "application/json", **headers)
+
+            def send(self, status: int, body: bytes, content_type: str, **headers: str) -> None:
                 self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
                 self.send_header("Content-Type", content_type)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
-                self.wfile.write(body)
+                if self.command != "HEAD":
+                    self.wfile.write(body)
 
             def log_message(self, format: str, *args: Any) -> None:
                 say(logging.DEBUG, format % args, client=self.client_address[0])
@@ -126,48 +166,13 @@ class Web:
         self._server.server_close()
 
 
+def is_loopback(address: str) -> bool:
+    """Whether a client's address is one of this host's own (127.0.0.0/8, ::1, also as ::ffff:127.0.0.1)."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    return (getattr(ip, "ipv4_mapped", None) or ip).is_loopback
+
+
 def _family(host: str) -> Any:
     import socket
 
     return socket.AF_INET6 if ":" in host else socket.AF_INET
-
-
-class Events:
-    """Writes Kubernetes Events about one Pod from a thread of its own; what can't be written is logged and dropped."""
-
-    BACKLOG = 32  # Events that may wait while the API server is away
-
-    def __init__(self, api: Api, namespace: str, pod: str, uid: str) -> None:
-        self._api = api
-        self._about = {"apiVersion": "v1", "kind": "Pod", "name": pod, "namespace": namespace, "uid": uid}
-        self._waiting: queue.Queue[dict[str, Any]] = queue.Queue(self.BACKLOG)
-        threading.Thread(target=self._run, name="events", daemon=True).start()
-
-    def tell(self, reason: str, message: str, *, warning: bool = False) -> None:
-        """`reason` is one CamelCase word for machines; `message` is for people (1,024 characters at most)."""
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        event = {
-            "apiVersion": "v1",
-            "kind": "Event",
-            "metadata": {"generateName": f"{self._about['name'][:200]}-", "namespace": self._about["namespace"]},
-            "involvedObject": self._about,
-            "reason": reason,
-            "message": message[:1024],
-            "type": "Warning" if warning else "Normal",
-            "source": {"component": "muster-distributor"},
-            "firstTimestamp": now,
-            "lastTimestamp": now,
-            "count": 1,
-        }
-        try:
-            self._waiting.put_nowait(event)
-        except queue.Full:
-            say(logging.WARNING, "event dropped: too many wait for the API server", reason=reason)
-
-    def _run(self) -> None:
-        while True:
-            event = self._waiting.get()
-            try:
-                self._api.create(EVENTS, event)
-            except ApiError as error:
-                say(logging.WARNING, "event could not be written", reason=event["reason"], error=str(error))
