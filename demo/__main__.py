@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,31 +23,53 @@ import jinja2
 
 from ansible_collections.muster.coordination.plugins.module_utils.api import Api, ApiError, NotFound, Resource
 from ansible_collections.muster.coordination.plugins.module_utils.credentials import Credentials
+from ansible_collections.muster.coordination.plugins.module_utils.decisions.semaphore import said
 from ansible_collections.muster.coordination.plugins.module_utils.errors import MusterError, TimedOut
 from demo.watcher import Object, View, Watcher
 from muster.table import semaphore_text
 
 DEPLOYMENTS = Resource("apps/v1", "deployments", "Deployment")
 KILLER = Path(__file__).parent / "kill-sidecar.yaml.j2"
+TICKETS = Path(__file__).resolve().parent / "tickets.yml"
+NAMESPACE = "distributor"  # the role's own
 
 
 class Demo:
-    """The acts of the demo, on one Deployment and its semaphore of the same name."""
+    """The acts of the demo, on one Deployment and its semaphore of the same name.
 
-    def __init__(self, api: Api, namespace: str, name: str, timeout: float) -> None:
-        self._namespace, self._name, self._timeout = namespace, name, timeout
+    `share`: so many permits does each Pod claim.
+    """
+
+    def __init__(
+        self, api: Api, namespace: str, name: str, timeout: float, *, engine: str = "annotations", share: int = 1
+    ) -> None:
+        self._namespace, self._name, self._timeout, self._share = namespace, name, timeout, share
         self._api = api
-        self._watcher = Watcher(api, namespace, name)
+        self._watcher = Watcher(api, namespace, name, engine)
         self._began = self._acted = time.monotonic()
 
-    def run(self) -> None:
+    def run(self) -> View:
+        """With annotations: Pods come and go, and are lost."""
         view = self._open()
         view = self._scale(7, "Two more Pods: they wait, nobody loses what they hold", view)
         view = self._scale(2, "Down to two Pods: who ends hands on, and everybody who is left holds something", view)
         view = self._scale(5, "Up again", view)
         view = self._lose_a_pod(view)
-        view = self._lose_a_sidecar(view)
-        self._close(view)
+        return self._lose_a_sidecar(view)
+
+    def run_tickets(self) -> None:
+        """With tickets: all or nothing of several resources, and what nobody may do."""
+        heading("The other engine, tickets: one Lease a claim. Each Pod wants 2 gpu and a licence, all or nothing")
+        self._play()
+        try:
+            view = self._until_settled(4)
+            print(
+                f"\n{view}\n\n  Of 4 gpu and 2 licences two Pods have all that they want; two have nothing, and wait."
+            )
+            view = self._lose_a_pod(view)
+            self._try_to_cheat(view)
+        finally:
+            self._play("distributor_state=absent")
 
     # ------------------------------------------------------------------------------------------ the acts
 
@@ -89,10 +113,29 @@ class Demo:
         after = next((grant for grant in view.semaphore["holders"] if grant["uid"] == holder["uid"]), None)
         if after is None or after["fence"] != holder["fence"]:
             raise MusterError(f"{holder['holder']} held fence {holder['fence']} and now has {after}: this is a bug")
-        print(f"  started again; {holder['holder']} holds {after['resource']} under fence {after['fence']}, as before")
+        what = said(after["resources"])
+        print(f"  started again; {holder['holder']} holds {what} under fence {after['fence']}, as before")
         return view
 
-    def _close(self, view: View) -> None:
+    def _try_to_cheat(self, view: View) -> None:
+        heading("Somebody wants to want less than a ticket says, to be served before its turn: the cluster says no")
+        ticket = f"{self._name}.{view.semaphore['waiters'][0]['uid']}"
+        answer = self._kubectl(
+            "annotate", "--overwrite", "lease", ticket, 'muster.dev/want={"licence":1}', refused=True
+        )
+        print(textwrap.indent(textwrap.fill(answer, 96), "  "))
+
+    def _play(self, *changes: str) -> None:
+        """Deploy the second workload by the playbook, as a user would; or remove it."""
+        elsewhere = [] if self._namespace == NAMESPACE else [f"distributor_namespace={self._namespace}"]
+        extra = [word for change in (*elsewhere, *changes) for word in ("-e", change)]
+        typed = ["ansible-playbook", "playbooks/distributor.yml", "-e", f"@demo/{TICKETS.name}", *extra]
+        print(f"  $ {shlex.join(typed)}", flush=True)
+        playbook = TICKETS.parents[1] / "playbooks" / "distributor.yml"
+        self._run(["ansible-playbook", str(playbook), "-e", f"@{TICKETS}", *extra], seconds=3 * self._timeout)
+
+    def close(self, view: View) -> None:
+        """Say what there is now, and what can be done with it."""
         heading(f"So it is now, after {time.monotonic() - self._began:.0f} s")
         print(f"{view}\n\n{semaphore_text(view.semaphore)}\n")
         namespaced = f"kubectl -n {self._namespace}"
@@ -123,26 +166,35 @@ class Demo:
             ) from None
 
     def _until_settled(self, pods: int) -> View:
-        return self._until(f"{pods} Pods run and each holds or waits", lambda view: view.settled(pods))
+        return self._until(
+            f"{pods} Pods run and each holds or waits", lambda view: view.settled(pods, view.permits // self._share)
+        )
 
     def _until(self, wanted: str, true: Callable[[View], bool]) -> View:
         return self._watcher.until(wanted, true, since=self._acted, timeout=self._timeout)
 
-    def _kubectl(self, *arguments: str) -> None:
-        print(f"  $ kubectl -n {self._namespace} {' '.join(arguments)}")
-        self._kubectl_quietly(*arguments)
+    def _kubectl(self, *arguments: str, refused: bool = False) -> str:
+        print(f"  $ kubectl -n {self._namespace} {shlex.join(arguments)}")
+        return self._kubectl_quietly(*arguments, refused=refused)
 
-    def _kubectl_quietly(self, *arguments: str, given: str | None = None) -> None:
+    def _kubectl_quietly(self, *arguments: str, given: str | None = None, refused: bool = False) -> str:
+        return self._run(["kubectl", "--namespace", self._namespace, *arguments], given=given, refused=refused)
+
+    def _run(
+        self, command: list[str], *, given: str | None = None, refused: bool = False, seconds: float | None = None
+    ) -> str:
+        """Run a program and return what it says; `refused`: it has to fail. `seconds`: at most (default: an act's)."""
         self._acted = time.monotonic()
-        command = ["kubectl", "--namespace", self._namespace, *arguments]
+        text, seconds = shlex.join(command), seconds or self._timeout
         try:
-            done = subprocess.run(
-                command, input=given, capture_output=True, text=True, timeout=self._timeout, check=False
-            )
+            done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=seconds, check=False)
         except subprocess.TimeoutExpired:
-            raise TimedOut(f"waited {self._timeout:g} s for `{' '.join(command)}`") from None
-        if done.returncode != 0:
-            raise MusterError(f"`{' '.join(command)}` failed: {done.stderr.strip()}")
+            raise TimedOut(f"waited {seconds:g} s for `{text}`") from None
+        if refused and done.returncode == 0:
+            raise MusterError(f"`{text}` passed, and should have been refused: this is a bug")
+        if not refused and done.returncode != 0:
+            raise MusterError(f"`{text}` failed: {done.stderr.strip() or done.stdout.strip()}")
+        return done.stderr.strip() if refused else done.stdout.strip()
 
 
 def sidecar(pod: Object) -> Object:
@@ -169,7 +221,7 @@ def environment() -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__.splitlines()[0])
-    parser.add_argument("--namespace", default="distributor", help="(default: %(default)s)")
+    parser.add_argument("--namespace", default=NAMESPACE, help="(default: %(default)s)")
     parser.add_argument("--name", default="distributor", help="Deployment and semaphore (default: %(default)s)")
     parser.add_argument("--timeout", type=float, default=120.0, metavar="SECONDS", help="for each act (default: 120)")
     args = parser.parse_args()
@@ -177,7 +229,11 @@ def main() -> int:
         print("demo: kubectl is not on PATH. `make demo` brings one, or install it", file=sys.stderr)
         return 1
     try:
-        Demo(Api(Credentials.load({})), args.namespace, args.name, args.timeout).run()
+        api = Api(Credentials.load({}))
+        demo = Demo(api, args.namespace, args.name, args.timeout)
+        view = demo.run()
+        Demo(api, args.namespace, "tickets", args.timeout, engine="tickets", share=3).run_tickets()
+        demo.close(view)
     except (MusterError, ApiError) as error:
         print(f"\ndemo: {error}", file=sys.stderr)
         return 1

@@ -9,12 +9,24 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.muster.coordination.plugins.module_utils.api import CONFIGMAPS, PODS, Api, Put, Snapshot
+from ansible_collections.muster.coordination.plugins.module_utils.api import (
+    CONFIGMAPS,
+    LEASES,
+    PODS,
+    Api,
+    Put,
+    Removed,
+    Snapshot,
+)
+from ansible_collections.muster.coordination.plugins.module_utils.decisions.semaphore import said, view
 from ansible_collections.muster.coordination.plugins.module_utils.errors import MusterError, TimedOut
+from ansible_collections.muster.coordination.plugins.module_utils.verbs import tickets
 from ansible_collections.muster.coordination.plugins.module_utils.verbs.annotations import describe_object
+from ansible_collections.muster.coordination.plugins.module_utils.verbs.engine import NoSemaphore
 from muster.table import table
 
 Object = dict[str, Any]
@@ -31,12 +43,12 @@ class View:
     def permits(self) -> int:
         return sum(resource["capacity"] for resource in self.semaphore["resources"])
 
-    def settled(self, pods: int) -> bool:
-        """`pods` Pods run, each of them holds or waits, and nothing that could be held is free."""
+    def settled(self, pods: int, served: int) -> bool:
+        """`pods` Pods run, each of them holds or waits, and as many hold as can be `served` at once."""
         running = {pod["metadata"]["uid"] for pod in self.pods if pod["status"].get("phase") == "Running"}
         known = {entry["uid"] for entry in self.semaphore["holders"] + self.semaphore["waiters"]}
         held = len(self.semaphore["holders"])
-        return len(self.pods) == len(running) == pods and known == running and held == min(pods, self.permits)
+        return len(self.pods) == len(running) == pods and known == running and held == min(pods, served)
 
     def pod(self, uid: str) -> Object:
         for pod in self.pods:
@@ -46,9 +58,9 @@ class View:
 
     def __str__(self) -> str:
         """One row a Pod: holders by fence, then waiters by place, then those the semaphore does not know."""
-        rows = []
+        rows: list[tuple[Any, ...]] = []
         for grant in sorted(self.semaphore["holders"], key=lambda grant: grant["fence"] or 0):
-            rows.append((grant["holder"], self._status(grant["uid"]), grant["resource"], grant["fence"], None))
+            rows.append((grant["holder"], self._status(grant["uid"]), said(grant["resources"]), grant["fence"], None))
         for waiter in self.semaphore["waiters"]:
             rows.append((waiter["holder"], self._status(waiter["uid"]), None, None, waiter["place"]))
         known = {row[0] for row in rows}
@@ -68,11 +80,12 @@ class View:
 class Watcher:
     """Follows the semaphore from a thread; `until` prints what moves while it waits."""
 
-    def __init__(self, api: Api, namespace: str, name: str) -> None:
+    def __init__(self, api: Api, namespace: str, name: str, engine: str) -> None:
         self._api, self._namespace, self._name = api, namespace, name
         self._seen: queue.Queue[tuple[float, Object]] = queue.Queue()
         self._semaphore: Object = {"resources": [], "holders": [], "waiters": []}
-        threading.Thread(target=self._follow, daemon=True).start()
+        follow = self._follow_leases if engine == "tickets" else self._follow_configmap
+        threading.Thread(target=follow, daemon=True).start()
 
     def look(self) -> View:
         """The Pods now, with the newest revision that the watch has shown."""
@@ -102,12 +115,28 @@ class Watcher:
         except queue.Empty:
             return
 
-    def _follow(self) -> None:
+    def _follow_configmap(self) -> None:
         for change in self._api.follow(CONFIGMAPS, self._namespace, name=self._name):
             now = time.monotonic()
             objects = change.items if isinstance(change, Snapshot) else [change.obj] if isinstance(change, Put) else []
             for obj in objects:
                 self._seen.put((now, describe_object(obj)))
+
+    def _follow_leases(self) -> None:
+        """With tickets who holds is computed, here as in every sidecar, from all Leases that there are at a time."""
+        leases: dict[str, Object] = {}
+        known = {"name": self._name, "namespace": self._namespace, "engine": "tickets", "error": None}
+        for change in self._api.follow(LEASES, self._namespace, label_selector=tickets.selector(self._name)):
+            now = time.monotonic()
+            if isinstance(change, Snapshot):
+                leases = {lease["metadata"]["name"]: lease for lease in change.items}
+            elif isinstance(change, Put):
+                leases[change.obj["metadata"]["name"]] = change.obj
+            elif isinstance(change, Removed):
+                leases.pop(change.obj["metadata"]["name"], None)
+            with suppress(NoSemaphore):
+                look = tickets.see(self._api, self._name, self._namespace, list(leases.values()))
+                self._seen.put((now, {**known, **view(look.semaphore)}))
 
 
 def moves(before: Object, after: Object) -> list[str]:
@@ -117,12 +146,12 @@ def moves(before: Object, after: Object) -> list[str]:
     lost = [grant for uid, grant in had.items() if uid not in has]
     lines = []
     for grant in (grant for uid, grant in has.items() if uid not in had):
-        source = next((other for other in lost if other["resource"] == grant["resource"]), None)
+        source = next((other for other in lost if other["resources"] == grant["resources"]), None)
         if source:
             lost.remove(source)
         origin = f"{source['holder']} → " if source else ""
-        lines.append(f"{grant['resource']:6} {origin}{grant['holder']}  fence {grant['fence']}")
-    lines += [f"{grant['resource']:6} {grant['holder']} → free" for grant in lost]
+        lines.append(f"{said(grant['resources']):6} {origin}{grant['holder']}  fence {grant['fence']}")
+    lines += [f"{said(grant['resources']):6} {grant['holder']} → free" for grant in lost]
     waited = {waiter["uid"] for waiter in before["waiters"]}
     waits = {waiter["uid"] for waiter in after["waiters"]}
     lines += [f"       {w['holder']} waits at place {w['place']}" for w in after["waiters"] if w["uid"] not in waited]

@@ -15,6 +15,36 @@
 {{- default (include "distributor.fullname" .) .Values.semaphore.name -}}
 {{- end -}}
 
+{{- /* All semaphores, as JSON: a list of {name, mode, create, capacity, wants}, those of `semaphores` after the first. */ -}}
+{{- define "distributor.semaphores" -}}
+{{- $all := list (merge (dict "name" (include "distributor.semaphore" .)) (omit .Values.semaphore "name" "engine")) -}}
+{{- range .Values.semaphores -}}
+{{- $all = append $all (dict "name" .name "mode" (dig "mode" "" .) "create" (dig "create" true .) "capacity" (dig "capacity" dict .) "wants" (dig "wants" dict .)) -}}
+{{- end -}}
+{{- toJson $all -}}
+{{- end -}}
+
+{{- define "distributor.semaphoreNames" -}}
+{{- $names := list -}}
+{{- range include "distributor.semaphores" . | fromJsonArray -}}
+{{- $names = append $names .name -}}
+{{- end -}}
+{{- toJson $names -}}
+{{- end -}}
+
+{{- /* What the sidecar is told: NAME[:RESOURCE=COUNT,…], one after the other. */ -}}
+{{- define "distributor.claims" -}}
+{{- $claims := list -}}
+{{- range include "distributor.semaphores" . | fromJsonArray -}}
+{{- $wants := list -}}
+{{- range $resource, $count := .wants -}}
+{{- $wants = append $wants (printf "%s=%d" $resource (int64 $count)) -}}
+{{- end -}}
+{{- $claims = append $claims (printf "%s%s%s" .name (ternary ":" "" (gt (len $wants) 0)) (join "," $wants)) -}}
+{{- end -}}
+{{- join " " $claims -}}
+{{- end -}}
+
 {{- define "distributor.serviceAccount" -}}
 {{- if .Values.serviceAccount.create -}}
 {{- default (include "distributor.fullname" .) .Values.serviceAccount.name -}}
@@ -37,45 +67,27 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 
-{{- define "distributor.image" -}}
-{{ .Values.sidecar.image.repository }}:{{ default .Chart.AppVersion .Values.sidecar.image.tag }}
+{{- /* Not empty where there is something for an admission policy to do. */ -}}
+{{- define "distributor.hasPolicies" -}}
+{{- if or (eq .Values.semaphore.engine "tickets") .Values.sidecar.annotatePod -}}yes{{- end -}}
 {{- end -}}
 
-{{- define "distributor.claimFile" -}}
-{{ .Values.sidecar.claimDirectory }}/{{ .Values.sidecar.claimFile }}
+{{- /* (list scope kind): unique in the cluster, for a namespace's name has no dot. */ -}}
+{{- define "distributor.policyName" -}}
+{{- $scope := index . 0 -}}
+{{ include "distributor.fullname" $scope }}.{{ index . 1 }}.{{ $scope.Release.Namespace }}
 {{- end -}}
 
-{{- /* What a process of Muster is allowed: the restricted Pod Security Standard, and a root file system that is read-only. */ -}}
-{{- define "distributor.containerSecurity" -}}
-allowPrivilegeEscalation: false
-readOnlyRootFilesystem: true
-runAsNonRoot: true
-capabilities:
-  drop: [ALL]
+{{- define "distributor.policyLabels" -}}
+{{ include "distributor.labels" . }}
+muster.dev/namespace: {{ .Release.Namespace }}
 {{- end -}}
 
-{{- /* The token is mounted by hand, so that the sidecar alone has it: the app has no business with the semaphore. */ -}}
-{{- define "distributor.tokenMount" -}}
-- name: token
-  mountPath: /var/run/secrets/kubernetes.io/serviceaccount
-  readOnly: true
+{{- /* The users that admissionPolicy.exempt means, as JSON. */ -}}
+{{- define "distributor.exempt" -}}
+{{- $users := list -}}
+{{- range .Values.admissionPolicy.exempt -}}
+{{- $users = append $users (printf "system:serviceaccount:%s:%s" $.Release.Namespace .) -}}
 {{- end -}}
-
-{{- define "distributor.tokenVolume" -}}
-- name: token
-  projected:
-    sources:
-      - serviceAccountToken:
-          path: token
-          expirationSeconds: 3607
-      - configMap:
-          name: kube-root-ca.crt
-          items:
-            - key: ca.crt
-              path: ca.crt
-      - downwardAPI:
-          items:
-            - path: namespace
-              fieldRef:
-                fieldPath: metadata.namespace
+{{- toJson $users -}}
 {{- end -}}
