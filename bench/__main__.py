@@ -11,8 +11,8 @@ from bench import module_time, semaphore
 from bench.machine import Cluster
 
 if __name__ == "__main__":
-    status = semaphore.main([])
     cluster = Cluster("bench")
-    module_time.main(["--kubeconfig", cluster.kubeconfig])
+    module_time.main(["--kubeconfig", cluster.kubeconfig])  # first: it asks for a machine that is quiet
+    status = semaphore.main([])
     cluster.down()
     sys.exit(status)

@@ -78,7 +78,8 @@ class System(Protocol):
 class Contest:
     """What is run: `system` names a class (`module:Class`) made with `options` in each process.
 
-    `seconds` are measured, after `warm_up` seconds which are not. `turns` None: turn after turn until the end.
+    `seconds` are measured, after `warm_up` seconds which are not. `turns` None: turn after turn until the end. `switch`
+    is after how many seconds a busy thread lets another one run.
     """
 
     system: str
@@ -89,6 +90,7 @@ class Contest:
     processes: int = 4
     hold: float = 0.0
     turns: int | None = None
+    switch: float = GIL_SWITCH
 
 
 @dataclass
@@ -159,7 +161,7 @@ def _expect(pipe: Connection, pid: int | None, word: str, seconds: float) -> Any
 
 
 def _work(pipe: Connection, contest: Contest, holders: list[Holder]) -> None:
-    sys.setswitchinterval(GIL_SWITCH)
+    sys.setswitchinterval(contest.switch)
     threading.stack_size(512 * 1024)
     allow_many_files()
     try:
@@ -226,10 +228,15 @@ class _Worker:
                 time.sleep(self._contest.hold)
             let_go = time.monotonic()
             if not self._contest.turns:
-                self._try(contender.release)
+                self._let_go(contender)
             self._turns.append(Turn(holder.name, fence, wanted, granted, let_go, time.monotonic()))
 
-    def _try(self, call: Callable[..., Any], *arguments: Any) -> Any:
+    def _let_go(self, contender: Contender) -> None:
+        """Who could not let go still holds, and tries again; it is a hand-off only when it is done."""
+        while self._try(contender.release, failed=True) and time.monotonic() < self._end + LEAVE_SECONDS:
+            pass
+
+    def _try(self, call: Callable[..., Any], *arguments: Any, failed: Any = None) -> Any:
         try:
             return call(*arguments)
         except Exception as error:
@@ -237,7 +244,7 @@ class _Worker:
             if sum(self._failures.values()) == 1:
                 print(f"{call.__qualname__}: {error}", file=sys.stderr, flush=True)
             time.sleep(random.uniform(0.01, 0.05))
-            return None
+            return failed
 
 
 # ---------------------------------------------------------------------------------------------- what it comes to

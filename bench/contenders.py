@@ -26,7 +26,7 @@ from ansible_collections.muster.coordination.plugins.module_utils.api import (
     Put,
     Snapshot,
 )
-from ansible_collections.muster.coordination.plugins.module_utils.commit import CONFLICT_BACKOFF
+from ansible_collections.muster.coordination.plugins.module_utils.commit import CONFLICT_BACKOFF, Backoff
 from ansible_collections.muster.coordination.plugins.module_utils.credentials import Credentials
 from ansible_collections.muster.coordination.plugins.module_utils.decisions import semaphore as annotations_engine
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.semaphore import ANY, Claimant
@@ -239,16 +239,29 @@ class Annotations(OnKubernetes):
     def __init__(self, kubeconfig: str, namespace: str, name: str) -> None:
         super().__init__(kubeconfig, namespace, name)
         self.doors = Doors()
+        self.latest: dict[str, Any] | None = None
+        self._lock = threading.Lock()
         self.follow(self._take, resource=CONFIGMAPS, name=name)
 
     def contender(self, holder: Holder) -> _AnnotationsContender:
         return _AnnotationsContender(self, holder)
 
+    def keep(self, obj: dict[str, Any]) -> None:
+        """Of what a watch or an answer to a write shows, the newest."""
+        with self._lock:
+            if self.latest is None or _version(obj) > _version(self.latest):
+                self.latest = obj
+
     def _take(self, change: Any) -> None:
         objects = change.items if isinstance(change, Snapshot) else [change.obj] if isinstance(change, Put) else []
         for obj in objects:
+            self.keep(obj)
             grants = on_annotations.read(obj).grants
             self.doors.show({name: grant.fence for name, grant in grants.items()})
+
+
+def _version(obj: Mapping[str, Any]) -> int:
+    return int(obj["metadata"]["resourceVersion"])
 
 
 class _AnnotationsContender:
@@ -272,9 +285,12 @@ class _AnnotationsContender:
 
         self._write(leave, CONFLICT_BACKOFF)
 
-    def _write(self, transition: Any, backoff: tuple[float, float]) -> Any:
-        at = (self._api, self._system.name, self._system.namespace)
-        return on_annotations.write(*at, transition, timeout=30.0, backoff=backoff)
+    def _write(self, transition: Any, backoff: Backoff) -> Any:
+        system, at = self._system, (self._api, self._system.name, self._system.namespace)
+        done = on_annotations.write(*at, transition, timeout=30.0, backoff=backoff, watched=lambda: system.latest)
+        if done.after is not None:
+            system.keep(done.after)
+        return done
 
 
 # ---------------------------------------------------------------------------------------------- the server's ceiling
@@ -336,8 +352,8 @@ class Sidecar:
         self._system, self._requests = system, requests
         self._api = system.api(requests)
         self._me = Claimant(holder.name, holder.uid, {ANY: 1})
-        self._at = {"name": system.name, "namespace": system.namespace}
-        self.attendant = verbs.attendant(self._api, engine=system.engine, claimant=self._me, **self._at)
+        at = {"name": system.name, "namespace": system.namespace}
+        self.attendant = verbs.attendant(self._api, engine=system.engine, claimant=self._me, **at)
         self._sights: Iterator[Sight] | None = None
         self._fence = after
 
@@ -355,4 +371,4 @@ class Sidecar:
         return None
 
     def release(self) -> None:
-        verbs.engine_of(self._system.engine).leave(self._api, claimant=self._me, timeout=30.0, **self._at)
+        self.attendant.leave(timeout=30.0)

@@ -34,7 +34,7 @@ from bench.machine import cpu_seconds, resident
 from cluster.kernel import die_with_parent
 from tests.support.fault_proxy import FaultProxy
 
-SETTLE_SECONDS = 20.0
+SETTLE_SECONDS = 10.0
 
 
 def api_of(kubeconfig: str) -> Api:
@@ -83,7 +83,9 @@ def remove_semaphore(api: Api, namespace: str, name: str, engine: str) -> None:
 def cold_start(kubeconfig: str, namespace: str, name: str, engine: str, holders: Sequence[Holder]) -> dict[str, Any]:
     """All holders start at one moment, each with connections of its own, and there is a permit for each."""
     options = {"kubeconfig": kubeconfig, "namespace": namespace, "name": name, "engine": engine}
-    contest = Contest("bench.contenders:Sidecars", options, holders, seconds=120.0, warm_up=0.0, turns=1)
+    # all are busy at once: with short turns of the interpreter they would only wake each other
+    how: dict[str, Any] = {"processes": 8, "switch": 0.005}
+    contest = Contest("bench.contenders:Sidecars", options, holders, seconds=60.0, warm_up=0.0, turns=1, **how)
     outcome = run(contest)
     sent = [sum(note["requests"].values()) for note in outcome.notes]
     kinds: Counter[str] = sum((Counter(note["requests"]) for note in outcome.notes), Counter())
@@ -172,46 +174,61 @@ def _pod_anew(api: Api, namespace: str, name: str) -> Holder:
 # ---------------------------------------------------------------------------------------------- what a sidecar costs
 
 
-def idle_sidecar(
-    kubeconfig: str, namespace: str, flags: Sequence[str], holders: Sequence[Holder], seconds: float
-) -> dict[str, Any]:
-    """Three real `muster distributor run` processes that have nothing to do for `seconds`.
+class Idlers:
+    """Three real `muster distributor run` processes at one semaphore that have nothing to do.
 
     The first holds, the second waits, and the third waits behind a proxy that counts its requests.
     """
-    upstream = Credentials.load({"kubeconfig": kubeconfig})
-    with tempfile.TemporaryDirectory() as directory, FaultProxy(upstream) as proxy:
-        counted = str(proxy.write_kubeconfig(Path(directory, "kubeconfig")))
-        processes: list[subprocess.Popen[bytes]] = []
-        try:
-            for holder, config in zip(holders, (kubeconfig, kubeconfig, counted), strict=False):
-                processes.append(_sidecar(config, namespace, flags, holder))
-                time.sleep(2.0)
-            time.sleep(SETTLE_SECONDS)
-            before, sent = [cpu_seconds(process.pid) for process in processes], len(proxy.seen)
-            time.sleep(seconds)
-            used = [cpu_seconds(process.pid) - cpu for process, cpu in zip(processes, before, strict=True)]
-            passed = Counter(_kind(seen.method, seen.path) for seen in proxy.seen[sent:])
-            if dead := [process.args for process in processes if process.poll() is not None]:
-                raise RuntimeError(f"a sidecar ended by itself: {dead}")
-            roles = ("holds", "waits")
-            return {
-                "seconds": seconds,
-                "memory_mib": {
-                    role: {kind: round(size, 1) for kind, size in resident(process.pid).items()}
-                    for role, process in zip(roles, processes, strict=False)
-                },
-                "cpu_seconds_per_minute": {
-                    role: round(cpu * 60 / seconds, 3) for role, cpu in zip(roles, used, strict=False)
-                },
-                "requests_per_minute": round(sum(passed.values()) * 60 / seconds, 2),
-                "requests": dict(passed),
-            }
-        finally:
-            for process in processes:
-                process.send_signal(signal.SIGTERM)
-            for process in processes:
-                process.wait(15)
+
+    def __init__(self, kubeconfig: str, namespace: str, flags: Sequence[str], holders: Sequence[Holder]) -> None:
+        self._kubeconfig, self._namespace, self._flags = kubeconfig, namespace, flags
+        self._holders = holders[:3]
+        self._proxy = FaultProxy(Credentials.load({"kubeconfig": kubeconfig}))
+        self._directory = tempfile.TemporaryDirectory()
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._begun = 0.0
+        self._cpu: list[float] = []
+        self._sent = 0
+
+    def start(self) -> None:
+        counted = str(self._proxy.write_kubeconfig(Path(self._directory.name, "kubeconfig")))
+        for holder, config in zip(self._holders, (self._kubeconfig, self._kubeconfig, counted), strict=True):
+            self._processes.append(_sidecar(config, self._namespace, self._flags, holder))
+            time.sleep(2.0)
+
+    def begin(self) -> None:
+        """From now on it is measured."""
+        self._begun, self._sent = time.monotonic(), len(self._proxy.seen)
+        self._cpu = [cpu_seconds(process.pid) for process in self._processes]
+
+    def figures(self) -> dict[str, Any]:
+        """Memory in MiB, CPU seconds and requests a minute, since `begin`."""
+        if dead := [process.args for process in self._processes if process.poll() is not None]:
+            raise RuntimeError(f"a sidecar ended by itself: {dead}")
+        seconds, pairs = time.monotonic() - self._begun, zip(self._processes, self._cpu, strict=True)
+        used = [cpu_seconds(process.pid) - before for process, before in pairs]
+        passed = Counter(_kind(seen.method, seen.path) for seen in self._proxy.seen[self._sent :])
+        roles = ("holds", "waits")
+        return {
+            "seconds": round(seconds, 1),
+            "memory_mib": {
+                role: {kind: round(size, 1) for kind, size in resident(process.pid).items()}
+                for role, process in zip(roles, self._processes, strict=False)
+            },
+            "cpu_seconds_per_minute": {
+                role: round(cpu * 60 / seconds, 3) for role, cpu in zip(roles, used, strict=False)
+            },
+            "requests_per_minute": round(sum(passed.values()) * 60 / seconds, 2),
+            "requests": dict(passed),
+        }
+
+    def end(self) -> None:
+        for process in self._processes:
+            process.send_signal(signal.SIGTERM)
+        for process in self._processes:
+            process.wait(15)
+        self._proxy.__exit__()
+        self._directory.cleanup()
 
 
 def _sidecar(kubeconfig: str, namespace: str, flags: Sequence[str], holder: Holder) -> subprocess.Popen[bytes]:

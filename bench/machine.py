@@ -66,6 +66,13 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
+def machine_seconds() -> float:
+    """CPU time that the whole machine was busy since it started, all cores together."""
+    first, _rest = Path("/proc/stat").read_text().split("\n", 1)
+    user, nice, system, _idle, _waits, hard, soft = map(int, first.split()[1:8])
+    return (user + nice + system + hard + soft) / TICKS
+
+
 def resident(pid: int) -> dict[str, float]:
     """MiB of a process: resident, and of that its own (not shared with another process)."""
     fields = {}
@@ -76,20 +83,30 @@ def resident(pid: int) -> dict[str, float]:
 
 
 class Meter:
-    """CPU use of named groups of processes between two moments."""
+    """CPU use between two moments: of named groups of processes, and of the whole machine."""
 
     def __init__(self, groups: Mapping[str, Iterable[int]]) -> None:
         self._groups = {name: list(pids) for name, pids in groups.items()}
         self._begun = time.monotonic()
-        self._before = self._read()
+        self._before, self._machine = self._read(), machine_seconds()
 
     def cores(self) -> dict[str, float]:
-        """Cores in use by each group since the meter was made (1.0: one core all the time)."""
-        elapsed = time.monotonic() - self._begun
-        return {name: round((used - self._before[name]) / elapsed, 3) for name, used in self._read().items()}
+        """Cores in use since the meter was made (1.0: one core all the time), by group.
 
-    def _read(self) -> dict[str, float]:
-        return {name: sum(cpu_seconds(pid) for pid in pids) for name, pids in self._groups.items()}
+        `NAME, busiest` is the one process of a group of several that used most; `others` is what no group used.
+        """
+        elapsed = time.monotonic() - self._begun
+        used = {
+            name: [(now - before) / elapsed for now, before in zip(seconds, self._before[name], strict=True)]
+            for name, seconds in self._read().items()
+        }
+        cores = {name: sum(each) for name, each in used.items()}
+        others = (machine_seconds() - self._machine) / elapsed - sum(cores.values())
+        busiest = {f"{name}, busiest": max(each) for name, each in used.items() if len(each) > 1}
+        return {name: round(found, 3) for name, found in {**cores, **busiest, "others": others}.items()}
+
+    def _read(self) -> dict[str, list[float]]:
+        return {name: [cpu_seconds(pid) for pid in pids] for name, pids in self._groups.items()}
 
 
 class Cluster:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -40,6 +41,7 @@ COLOURS = {
     "zookeeper": "#7a5195",
     "redis": "#b5651d",
 }
+RESYNC_SECONDS = 50  # a sidecar looks once without being asked in 50 to 70 s
 Figures = dict[str, Any]
 
 
@@ -70,13 +72,25 @@ def targets(found: Figures) -> list[Target]:
     for engine, figures in found.get("take_over", {}).items():
         p99 = figures["seconds"]["p99"]
         listed.append(Target(f"take-over after death, {engine}", "p99 ≤ 1 s", f"{p99:.2f} s", p99 <= 1))
-    for engine, figures in found.get("sidecar", {}).items():
-        size = max(role["resident"] for role in figures["memory_mib"].values())
-        listed.append(Target(f"sidecar's memory, {engine}", "≤ 32 MiB resident", f"{size:.1f} MiB", size <= 32))
-        cpu = max(figures["cpu_seconds_per_minute"].values())
+    for engine, by_others in found.get("sidecar", {}).items():
+        for others, figures in by_others.items():
+            size = max(role["resident"] for role in figures["memory_mib"].values())
+            what = f"sidecar's memory beside {others} Pods, {engine}"
+            listed.append(Target(what, "≤ 32 MiB resident", f"{size:.1f} MiB", size <= 32))
+        cpu = max(cpu for figures in by_others.values() for cpu in figures["cpu_seconds_per_minute"].values())
         text = f"{cpu:.2f} s a minute ({cpu / 0.6:.2f} % of a core)"
         listed.append(Target(f"sidecar's CPU when idle, {engine}", "about 0 (≤ 0.1 s a minute)", text, cpu <= 0.1))
+        polls = sum(_polls(figures) for figures in by_others.values())
+        listed.append(
+            Target(f"sidecar polls when idle, {engine}", "watches and a resync", f"{polls} other requests", not polls)
+        )
     return listed
+
+
+def _polls(figures: Figures) -> int:
+    """Requests of an idle sidecar that are neither a watch nor the resync."""
+    resyncs = math.ceil(figures["seconds"] / RESYNC_SECONDS)
+    return sum(max(0, n - resyncs) for kind, n in figures["requests"].items() if not kind.startswith("WATCH"))
 
 
 def _contention_targets(found: Figures) -> list[Target]:
@@ -89,7 +103,8 @@ def _contention_targets(found: Figures) -> list[Target]:
         listed.append(
             _ratio("tickets, 32 contenders", rate, found["ceiling"]["1"]["cycles_per_s"], "sequential pairs", 0.5)
         )
-    handoff, jain, writes = at32["handoff_ms"], at32["jain"], at32["writes_per_cycle"]
+    handoff = at32["handoff_ms"] or {"p50": math.inf, "p99": math.inf}
+    jain, writes = at32["jain"] or 0.0, at32["writes_per_cycle"] or 0.0
     listed += [
         Target("tickets, hand-off p50", "≤ 15 ms", f"{handoff['p50']:.1f} ms", handoff["p50"] <= 15),
         Target("tickets, hand-off p99", "≤ 50 ms", f"{handoff['p99']:.1f} ms", handoff["p99"] <= 50),
@@ -116,13 +131,20 @@ def _ratio(what: str, rate: float, base: float, base_name: str, least: float) ->
 
 def faults(found: Figures) -> list[str]:
     """What must never be seen with our engines: two holders of one permit, or a fence that did not grow."""
-    seen = []
-    for part in ("contention", "own_watches"):
-        for system, sizes in found.get(part, {}).items():
-            for size, figures in sizes.items():
-                for key in ("overlaps", "fences_not_growing"):
-                    if system in OURS and figures[key]:
-                        seen.append(f"{part}, {system}, {size} contenders: {key} {figures[key]}")
+    contests = [
+        (f"{system}, {size} contenders", figures)
+        for system, sizes in found.get("contention_runs", {}).items()
+        for size, runs in sizes.items()
+        for figures in runs.values()
+        if system in OURS
+    ]
+    contests += [
+        (f"{engine} with own watches, {size} contenders", figures)
+        for engine, sizes in found.get("own_watches", {}).items()
+        for size, figures in sizes.items()
+    ]
+    kinds = ("overlaps", "fences_not_growing")
+    seen = [f"{what}: {kind} {figures[kind]}" for what, figures in contests for kind in kinds if figures[kind]]
     for engine, figures in found.get("take_over", {}).items():
         if figures["fences_not_growing"]:
             seen.append(f"take-over, {engine}: fences_not_growing {figures['fences_not_growing']}")
@@ -140,11 +162,18 @@ def blocks(found: Figures) -> dict[str, str]:
         "contention": _contention_table,
         "own_watches": _own_watches_table,
         "cores": _cores_table,
+        "cycle": _cycle_table,
         "ceiling": _ceiling_table,
         "holders": _holders_table,
         "sidecar": _sidecar_table,
     }
-    needs = {"machine": "machine", "targets": "machine", "cores": "contention", "holders": "take_over"}
+    needs = {
+        "machine": "machine",
+        "targets": "machine",
+        "cores": "contention",
+        "cycle": "contention",
+        "holders": "take_over",
+    }
     return {name: make(found) for name, make in made.items() if needs.get(name, name) in found}
 
 
@@ -156,15 +185,18 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 def _machine(found: Figures) -> str:
     machine = found["machine"]
     versions = [f"kube-apiserver {found['kubernetes']}"]
-    for name, peer in found.get("peers", {}).items():
-        versions.append(f"{NAMES[name].removesuffix(' lock')} {peer['version']}" if "version" in peer else "")
+    peers = {name: peer["about"] for name, peer in found.get("peers", {}).items()}
+    versions += [
+        f"{NAMES[n].removesuffix(' lock')} {about['version']}" for n, about in peers.items() if "version" in about
+    ]
     packages = [f"{name} {version}" for name, version in machine["packages"].items()]
-    absent = [f"{NAMES[n]}: absent ({p['absent']})" for n, p in found.get("peers", {}).items() if "absent" in p]
+    absent = [f"{NAMES[n]}: absent ({about['absent']})" for n, about in peers.items() if "absent" in about]
     lines = [
-        f"Measured at {machine['at']} on {sentence(machine)}; {', '.join(v for v in versions if v)}; "
+        f"Measured at {machine['at']} on {sentence(machine)}; {', '.join(versions)}; "
         f"{', '.join(packages)}; commit {machine['commit']}"
         + (f" and {machine['changed_files']} changed files" if machine["changed_files"] else "")
-        + f". Load before the run {machine['load_1_min']}; the run took {found.get('minutes', 0):.0f} minutes.",
+        + f". Load before the run {machine['load_1_min']}, at its end {machine.get('load_1_min_after', '-')}; "
+        f"the run took {found.get('minutes', 0):.0f} minutes.",
         *absent,
     ]
     return "\n\n".join(lines)
@@ -177,13 +209,12 @@ def _targets_table(found: Figures) -> str:
 
 def _contention_table(found: Figures) -> str:
     contention = found["contention"]
-    peers = {name: peer["sizes"] for name, peer in found.get("peers", {}).items() if "sizes" in peer}
     naive = contention["naive"]
     ceiling = found.get("ceiling", {}).get("1", {}).get("cycles_per_s")
     parts = []
     for size in contention["tickets"]:
         rows = []
-        for name, sizes in {**contention, **peers}.items():
+        for name, sizes in _series(found).items():
             if size in sizes:
                 rows.append(_contention_row(name, sizes[size], naive[size]["cycles_per_s"], ceiling))
         head = (
@@ -244,12 +275,37 @@ def _cores_table(found: Figures) -> str:
     for name, sizes in found["contention"].items():
         for size, f in sizes.items():
             cores = [f"{f['cores'].get(who, 0):.2f}" for who in CORES]
-            per_cycle = sum(f["cores"].values()) * f["seconds"] * 1000 / f["cycles"] if f["cycles"] else 0
-            rows.append((NAMES[name], size, *cores, f"{per_cycle:.1f} ms"))
-    return table(("", "contenders", *CORES, "CPU a cycle, all"), rows)
+            rows.append((NAMES[name], size, *cores))
+    return table(("", "contenders", *CORES), rows)
 
 
-CORES = ("contenders", "kube-apiserver", "etcd", "kube-controller-manager")
+CORES = ("contenders", "contenders, busiest", "kube-apiserver", "etcd", "kube-controller-manager", "others")
+
+
+def _cycle_table(found: Figures) -> str:
+    """What one cycle costs: requests, refused writes, milliseconds of CPU time by whose they are."""
+    rows = []
+    for name, sizes in found["contention"].items():
+        for size, f in sizes.items():
+            if not f["cycles"]:
+                rows.append((NAMES[name], size, *["-"] * 6))
+                continue
+            ms = {who: cores * f["seconds"] * 1000 / f["cycles"] for who, cores in f["cores"].items()}
+            reads = f["requests"].get("GET", 0) / f["cycles"]
+            rows.append(
+                (
+                    NAMES[name],
+                    size,
+                    f"{f['writes_per_cycle']:.2f}",
+                    f"{reads:.2f}",
+                    f"{ms['contenders']:.1f} ms",
+                    f"{ms['kube-apiserver']:.1f} ms",
+                    f"{ms['etcd']:.1f} ms",
+                    f"{1000 / f['cycles_per_s']:.1f} ms",
+                )
+            )
+    head = ("", "contenders", "writes", "reads", "CPU: contenders", "kube-apiserver", "etcd", "time of a cycle")
+    return table(head, rows)
 
 
 def _ceiling_table(found: Figures) -> str:
@@ -295,28 +351,25 @@ def _holders_table(found: Figures) -> str:
 
 def _sidecar_table(found: Figures) -> str:
     rows = []
-    for engine, f in found["sidecar"].items():
-        memory, cpu = f["memory_mib"], f["cpu_seconds_per_minute"]
-        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(f["requests"].items())) or "none"
-        rows.append(
-            (
-                NAMES[engine],
-                " / ".join(f"{role['resident']:.1f}" for role in memory.values()) + " MiB",
-                " / ".join(f"{role['own']:.1f}" for role in memory.values()) + " MiB",
-                ", ".join(
-                    f"{' / '.join(format(role['resident'], '.1f') for role in roles.values())} MiB with {pods}"
-                    for pods, roles in f["memory_mib_by_pods"].items()
-                    if pods != str(f["pods"])
-                ),
-                " / ".join(f"{seconds:.2f}" for seconds in cpu.values()) + " s",
-                f"{f['requests_per_minute']:.1f} ({kinds} in {f['seconds']:.0f} s)",
+    for engine, by_others in found["sidecar"].items():
+        for others, f in by_others.items():
+            memory, cpu = f["memory_mib"], f["cpu_seconds_per_minute"]
+            kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(f["requests"].items())) or "none"
+            rows.append(
+                (
+                    NAMES[engine],
+                    others,
+                    " / ".join(f"{role['resident']:.1f}" for role in memory.values()) + " MiB",
+                    " / ".join(f"{role['own']:.1f}" for role in memory.values()) + " MiB",
+                    " / ".join(f"{seconds:.2f}" for seconds in cpu.values()) + " s",
+                    f"{f['requests_per_minute']:.1f} ({kinds} in {f['seconds']:.0f} s)",
+                )
             )
-        )
     head = (
         "holder / waiter",
+        "other Pods",
         "resident",
         "of that its own",
-        "resident beside many Pods",
         "CPU a minute",
         "requests a minute (waiter)",
     )
@@ -338,8 +391,12 @@ def plots(found: Figures, out: Path) -> None:
 
 
 def _series(found: Figures) -> dict[str, dict[str, Figures]]:
-    peers = {name: peer["sizes"] for name, peer in found.get("peers", {}).items() if "sizes" in peer}
-    return {**found["contention"], **peers}
+    """Every system that contended, by size."""
+    peers = {
+        name: {size: figures for size, figures in peer.items() if size != "about"}
+        for name, peer in found.get("peers", {}).items()
+    }
+    return {**found["contention"], **{name: sizes for name, sizes in peers.items() if sizes}}
 
 
 def _plot_contention(found: Figures, path: Path) -> None:
@@ -421,9 +478,14 @@ def _filled(text: str, match: re.Match[str]) -> str:
     return f"{match[1]}{text}\n{match[2]}"
 
 
+def _by_size(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Sizes in their order, whatever the order in which they were measured."""
+    return dict(sorted(pairs, key=lambda pair: int(pair[0]))) if all(key.isdigit() for key, _ in pairs) else dict(pairs)
+
+
 def write(out: Path) -> None:
     """Write the page and the plots of `out/semaphore.json`; the prose is that of the page in docs."""
-    found = json.loads((out / "semaphore.json").read_text())
+    found = json.loads((out / "semaphore.json").read_text(), object_pairs_hook=_by_size)
     plots(found, out)
     page = PAGE.read_text()
     for name, text in blocks(found).items():
