@@ -71,12 +71,15 @@ test-packaging: build ## what is in the tarball, and that the wheel works alone
 .PHONY: test-integration
 test-integration: $(VENV_STAMP) ## client, modules and sidecar on a real kube-apiserver
 	$(CLUSTER) up --level control-plane
-	$(ON_CONTROL_PLANE) $(PYTEST) tests/integration
+	$(ON_CONTROL_PLANE) $(PYTEST) --numprocesses 2 --dist loadgroup tests/integration
+	$(PYTHON) -m bench.soak --grants 1500 --minutes 1
 
 .PHONY: test-mutants
 test-mutants: $(VENV_STAMP) ## planted bugs: each is caught by every suite that is said to catch it
 	$(CLUSTER) up --level control-plane
 	$(ON_CONTROL_PLANE) $(PYTEST) --numprocesses 2 tests/mutants
+	$(PYTHON) -m bench.soak --grants 200 --minutes 0.3 \
+	    --plant no-capacity-check --plant old-fence --plant works-after-release
 
 .PHONY: test-molecule
 test-molecule: image ## role, chart and sidecar on real Pods
@@ -192,13 +195,15 @@ distributor_delete: $(VENV_STAMP) ## remove the chart and namespace distributor
 ##@ Measure
 
 .PHONY: bench
-bench: $(VENV_STAMP) ## claims a second beside other locks, memory, milliseconds a task (half an hour)
+bench: $(VENV_STAMP) ## claims a second beside other locks, memory, milliseconds a task (25 minutes)
 	$(PYTHON) -m pip install --quiet --require-hashes --requirement requirements/bench.lock
 	$(PYTHON) -m bench
 
 .PHONY: soak
-soak: $(VENV_STAMP) ## 100,000 claims of each engine under faults and kills, for SOAK_MINUTES (60) at most
-	$(PYTHON) -m bench.soak --minutes $${SOAK_MINUTES:-60}
+soak: $(VENV_STAMP) ## 10,000 mixed operations and 100,000 claims of each engine under faults, for SOAK_MINUTES (60) at most
+	$(CLUSTER) up --level control-plane
+	MUSTER_MIXED_OPERATIONS=10000 $(ON_CONTROL_PLANE) $(PYTEST) tests/integration/test_faults_mixed.py
+	$(PYTHON) -m bench.soak --append --minutes $${SOAK_MINUTES:-60}
 
 ##@ Set up
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,9 @@ EMBEDDED = Path(__file__).parents[2] / ".cluster/muster-cp/kubeconfig"
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "integration: needs a kube-apiserver, as an administrator of it")
+    # Tests begun by nohup, or in the background of a shell, would hand on what is ignored to the programs they try out.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

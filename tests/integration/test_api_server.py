@@ -138,24 +138,26 @@ def test_a_list_in_pages_is_the_list(api: Api, namespace: str) -> None:
 
 
 @pytest.fixture
-def young(api: Api) -> Iterator[Resource]:
+def young(api: Api, namespace: str) -> Iterator[Resource]:
     """A kind that the server has only just learned: it knows no version from before."""
     definitions = Resource("apiextensions.k8s.io/v1", "customresourcedefinitions", "CustomResourceDefinition", False)
     schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
     names = {"plural": "youngs", "singular": "young", "kind": "Young"}
     versions = [{"name": "v1", "served": True, "storage": True, "schema": schema}]
-    spec = {"group": "test.muster.dev", "scope": "Namespaced", "names": names, "versions": versions}
-    made = api.create(definitions, {"metadata": {"name": "youngs.test.muster.dev"}, "spec": spec})
-    resource = Resource("test.muster.dev/v1", "youngs", "Young")
+    group = f"{namespace}.test.muster.dev"
+    spec = {"group": group, "scope": "Namespaced", "names": names, "versions": versions}
+    made = api.create(definitions, {"metadata": {"name": f"youngs.{group}"}, "spec": spec})
+    resource = Resource(f"{group}/v1", "youngs", "Young")
     _until(lambda: _is_served(api, resource))
     yield resource
-    api.delete(definitions, "youngs.test.muster.dev", uid=made["metadata"]["uid"])
+    api.delete(definitions, f"youngs.{group}", uid=made["metadata"]["uid"])
     _until(lambda: not _is_served(api, resource))
 
 
 def _is_served(api: Api, resource: Resource) -> bool:
     try:
-        api.list(resource)
+        version = api.list(resource).resource_version
+        list(api.watch(resource, resource_version=version, timeout=1))  # it may be listed and not be watched yet
     except (NotFound, ServerError, Throttled):
         return False
     return True

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -37,14 +37,24 @@ from ansible_collections.muster.coordination.tests.support.interleave import (
 )
 
 ENOUGH = 2_000_000  # states; more is a model that grew by mistake
+ANY_ONE = {ANY: 1}
+REFUSED = ("Malformed", "MusterError")  # it asked for more than there is, or more than the mode can say
 
 
 # ------------------------------------------------------------------------------------------ who takes part
 
 
-def sidecar(name: str, uid: str, seen: Mapping[str, str] | None = None, *, then_release: bool = False) -> Actor:
+def sidecar(
+    name: str,
+    uid: str,
+    seen: Mapping[str, str] | None = None,
+    *,
+    want: engine.Resources = ANY_ONE,
+    then_release: bool = False,
+    leaving: Collection[engine.Identity] = (),
+) -> Actor:
     """What a seat of verbs.annotations writes: one turn on whatever is read, its (stale) cache of Pods in `seen`."""
-    me = Claimant(name, uid, {ANY: 1})
+    me = Claimant(name, uid, want)
 
     def run(api: ReplayedApi) -> str:
         try:
@@ -54,6 +64,7 @@ def sidecar(name: str, uid: str, seen: Mapping[str, str] | None = None, *, then_
                 "ns",
                 lambda before: engine.claim(before, me, now="now", enqueue=True),
                 dead=lambda found: on_annotations.dead_pods(api, "ns", seen)(found) - {me.identity},
+                leaving=leaving,
             )
             if then_release:
                 on_annotations.write(api, "sem", "ns", lambda before: engine.release(before, name, uid, now="now"))
@@ -106,6 +117,20 @@ def person(*capacities: str) -> Actor:
     return run
 
 
+def switch(mode: str) -> Actor:
+    """k8s_semaphore with this mode."""
+
+    def run(api: ReplayedApi) -> str:
+        settings = {"capacity": None, "present": True, "force": False, "check_mode": False}
+        try:
+            done = on_annotations.configure(api, name="sem", namespace="ns", mode=mode, **settings)
+        except MusterError as error:
+            return type(error).__name__
+        return str(done.after["mode"])
+
+    return run
+
+
 @dataclass
 class Story:
     """The beginning, who takes part, and which Pods may die and be made again, each once, at any moment."""
@@ -116,6 +141,9 @@ class Story:
     reborn: tuple[str, ...] = ()
     attended: Callable[[World], dict[str, Actor]] = field(default=lambda world: {})  # who looks, for liveness
     needs: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # whose Pod must be there before it starts
+    leaving: tuple[
+        engine.Identity, ...
+    ] = ()  # whose Pods are being deleted: they wait no more, and keep what they have
     told_the_truth: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # as whom it has what it was told
 
 
@@ -163,7 +191,7 @@ def explore(story: Story) -> Found:
             if after.world.annotations != state.world.annotations:
                 step = (state.world.annotations, after.world.annotations, state.world.pods, state.died, what)
                 if step not in legal:
-                    legal[step] = _illegal(state, after.world, what)
+                    legal[step] = _illegal(story, state, after.world, what)
                 illegal = legal[step]
             else:
                 illegal = []
@@ -223,7 +251,7 @@ def _may_start(story: Story, actor: str, world: World) -> bool:
     return actor not in story.needs or story.needs[actor] in world.pods
 
 
-def _illegal(state: State, after: World, what: str) -> list[str]:
+def _illegal(story: Story, state: State, after: World, what: str) -> list[str]:
     before = state.world
     living = before.living()
     identities = legality.read(before.document()).identities()
@@ -231,10 +259,12 @@ def _illegal(state: State, after: World, what: str) -> list[str]:
     # an old Distributor knows names only: what its host held before it died is judged by that, even if it came back
     dead |= {(name, uid) for name, uid in identities if uid is None and name in state.died}
     leased = {(name, uid) for name, uid in dead if name.startswith("ci")}
-    illegal = legality.violations(before.document(), after.document(), dead=dead - leased)
+    may = {"dead": dead - leased, "leaving": story.leaving}
+    illegal = legality.violations(before.document(), after.document(), **may)
     if not what.startswith("old"):
         actor = what.split(":")[0]
         gone = identities - legality.read(after.document()).identities()
+        gone -= {(name, uid) for name, uid in story.leaving if name not in legality.read(before.document()).assignment}
         for name, uid in gone - dead | leased & gone:
             adopted = uid is None and name in legality.read(after.document()).assignment
             if uid is not None and not actor.startswith(name) and not adopted:
@@ -270,8 +300,9 @@ class Liveness:
         world = replace(world, lost=0)
         attended = self.story.attended(world)
         for _round in range(2):
-            for actor in attended.values():
-                world = _alone(actor, world)
+            told = {}
+            for name, actor in attended.items():
+                world, told[name] = _alone(actor, world)
         if not attended:
             return []
         document, living = legality.read(world.document()), world.living()
@@ -280,30 +311,34 @@ class Liveness:
             for name, uid in document.identities()
             if not name.startswith("ci") and (name not in living or uid not in (None, living[name]))
         ]
-        free = {r: n - document.held()[r] for r, n in document.capacity.items()}
-        for entry in document.waiting().values():
-            if any(free.get(r, 0) > 0 for r in (free if ANY in entry["want"] else entry["want"])):
-                stuck.append(f"{entry['holder']} waits for ever for what is free: {free}")
+        waits = {(name, entry["uid"]) for name, entry in document.waiting().items()}
+        stuck += [
+            f"S5: {name} waits, whose Pod is being deleted" for name, uid in self.story.leaving if (name, uid) in waits
+        ]
+        for entry in legality.waiting_in_vain(document):
+            stuck.append(f"{entry['holder']} waits for ever for what is free: {entry['want']}")
         for name in attended:
-            if name not in document.assignment and name not in document.waiting():
+            refused = told[name] in REFUSED
+            if not refused and name not in document.assignment and name not in document.waiting():
                 stuck.append(f"{name} asked, and neither has nor waits")
         return stuck
 
 
-def _alone(actor: Actor, world: World) -> World:
+def _alone(actor: Actor, world: World) -> tuple[World, str]:
+    """The world after the actor has run with nobody beside it, and what it said."""
     replayer = Replayer({"it": actor})
     at = replayer.begin("it")
     while (request := replayer.stage(at).request) is not None:
         world, answer = next(carry_out(world, request))
         at = replayer.answered(at, answer)
-    return world
+    return world, replayer.stage(at).outcome
 
 
 # ------------------------------------------------------------------------------------------ the stories
 
 
-def beginning(capacity: int, *pods: str, lost: int = 0, **more: object) -> World:
-    document = {engine.CAPACITY: {"gpu": capacity}, **more}
+def beginning(capacity: int | dict[str, int], *pods: str, lost: int = 0, **more: object) -> World:
+    document = {engine.CAPACITY: {"gpu": capacity} if isinstance(capacity, int) else capacity, **more}
     return World(annotations(**document), 10, tuple(sorted((pod, f"{pod}-1") for pod in pods)), 0, lost)
 
 
@@ -320,6 +355,14 @@ def held_by(name: str, capacity: int, *claimants: Claimant) -> dict[str, str]:
 
 
 STALE = {"a": "a-1", "b": "b-1"}
+
+SENTINEL = {engine.ASSIGNMENT: {"": {"mode": "v2"}}}
+PAIR, BOTH, GPU = {"gpu": 2}, {"gpu": 1, "tpu": 1}, {"gpu": 1}
+
+
+def attended_with(**wants: engine.Resources) -> Callable[[World], dict[str, Actor]]:
+    return lambda world: {name: sidecar(name, uid, want=wants[name]) for name, uid in world.pods if name in wants}
+
 
 STORIES = {
     "three sidecars meet at one permit and hand it on": Story(
@@ -392,6 +435,47 @@ STORIES = {
             "person": person('{"gpu": 0}', '{"gpu": 2}'),
         },
         attended=attended_by_sidecars,
+    ),
+    "several resources: a pair, one of each, and one that could slip past both": Story(
+        beginning({"gpu": 2, "tpu": 1}, "a", "b", "c", **SENTINEL),
+        {
+            "a": sidecar("a", "a-1", want=PAIR, then_release=True),
+            "b": sidecar("b", "b-1", want=BOTH, then_release=True),
+            "c": sidecar("c", "c-1", want=GPU),
+        },
+        attended=attended_with(a=PAIR, b=BOTH, c=GPU),
+    ),
+    "several resources, while a holder dies, and the capacity goes down and up": Story(
+        beginning({"gpu": 2, "tpu": 1}, "a", "b", **SENTINEL),
+        {
+            "a": sidecar("a", "a-1", want=PAIR),
+            "b": sidecar("b", "b-1", want=BOTH, then_release=True),
+            "person": person('{"gpu": 1, "tpu": 1}', '{"gpu": 3, "tpu": 1}'),
+        },
+        mortal=("a",),
+        attended=attended_with(a=PAIR, b=BOTH),
+    ),
+    "somebody switches to v2 and back between sidecars and an old Distributor, which then can't read it": Story(
+        beginning(2, "a", "b", "old"),
+        {
+            "b": sidecar("b", "b-1", want=PAIR),
+            "old": old("old"),
+            "old again": old("old"),
+            "v2": switch("v2"),
+            "v1": switch("v1"),
+        },
+        attended=attended_with(a=ANY_ONE, b=PAIR),
+    ),
+    "one that waits is being deleted: who hands on with eyes on its Pod passes it over": Story(
+        beginning(1, "a", "b", "c", **held_by("a", 1, Claimant("b", "b-1", ANY_ONE))),
+        {
+            "a": sidecar("a", "a-1", {"b": "b-1"}, then_release=True),
+            "c": sidecar("c", "c-1", leaving={("b", "b-1")}),
+        },
+        leaving=(("b", "b-1"),),
+        attended=lambda world: {
+            name: sidecar(name, uid, leaving={("b", "b-1")}) for name, uid in world.pods if name != "b"
+        },
     ),
     "a module claims and leaves between sidecars": Story(
         beginning(1, "a", "b"),

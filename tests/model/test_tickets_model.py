@@ -265,11 +265,14 @@ def trace(came_from: dict[tuple[Any, ...], tuple[tuple[Any, ...], str] | None], 
 # ------------------------------------------------------------------------------------------ the stories
 
 X, Y, XY = {"x": 1}, {"y": 1}, {"x": 1, "y": 1}
+X2, X2Y = {"x": 2}, {"x": 2, "y": 1}
 
 STORIES = {
     "the capacity stays": Story((X, X, X, X, X), ({"x": 2},), edits=0),
     "two resources, blocking": Story((XY, X, XY, Y, X), ({"x": 1, "y": 1, "z": 1},), edits=0),
     "counts": Story(({"x": 2}, X, {"x": 2}, X), ({"x": 3},), edits=0),
+    "counts of several": Story((X2Y, X, XY, Y, X), ({"x": 3, "y": 1}, {"x": 2, "y": 1}), edits=1),
+    "counts, lowered beneath one that waits": Story((X2, X2, X), ({"x": 2}, {"x": 1}, {"x": 3}), edits=2),
     "it is lowered and raised": Story((X, X, X, X), ({"x": 2}, {"x": 1}, {"x": 3}), edits=2),
     "three edits": Story((X, X, X), ({"x": 2}, {"x": 1}, {"x": 0}), edits=3),
     "two resources, lowered": Story((X, XY, Y, X), ({"x": 2, "y": 1}, {"x": 1, "y": 1}, {"x": 1, "y": 2}), edits=2),

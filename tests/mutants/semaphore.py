@@ -28,6 +28,20 @@ class Mutant(NamedTuple):
     caught_by: tuple[str, ...] = (UNIT,)
 
 
+# what must hold; each of MUTANTS, and of those on tickets, names the one that it breaks, or says what else it spoils
+PROPERTIES = {
+    "S1": "never more grants than the capacity, at any revision",
+    "S2": "fences grow strictly",
+    "S3": "no update is lost: every revision is a legal step from the one it names",
+    "S4": "no grant outlives its holder, and nobody who lives is taken out",
+    "S5": "first come, first served within a priority; all of a want or nothing; what is free is handed on",
+    "S6": "with old Distributors beside us, or kept away by mode v2, S1 holds still",
+    "S7": "what is malformed, unknown or foreign is never destroyed",
+}
+DOES_NOT_APPLY = {
+    ("tickets", "S6"): "an old Distributor knows the ConfigMap only; it sees no Lease and writes none",
+}
+
 MUTANTS = (
     Mutant(
         "a write without resourceVersion",
@@ -117,7 +131,7 @@ MUTANTS = (
         "a stale state is left standing",
         "S6",
         ENGINE,
-        (("    behind = recorded != grants or waiting != queue\n", "    behind = False\n"),),
+        (("    behind = recorded != grants or waiting != queue or", "    behind ="),),
     ),
     Mutant(
         "a take-over from an old Distributor keeps the number",
@@ -131,7 +145,7 @@ MUTANTS = (
         ENGINE,
         (
             ("if (name, grant.uid) not in gone}", "if name not in {n for n, _ in gone}}"),
-            ("if (w.holder, w.uid) not in gone)", "if w.holder not in {n for n, _ in gone})"),
+            ("if (w.holder, w.uid) not in gone and", "if w.holder not in {n for n, _ in gone} and"),
             ("uid not in (None, living[name]))", "False)"),
         ),
         (UNIT, PROPERTY, MODEL),
@@ -256,6 +270,123 @@ MUTANTS = (
             ),
         ),
         (UNIT, PROPERTY),
+    ),
+    Mutant(
+        "who holds several permits is counted as one",
+        "S1",
+        ENGINE,
+        (("used[resource] = used.get(resource, 0) + count", "used[resource] = used.get(resource, 0) + 1"),),
+        (UNIT, PROPERTY, MODEL),
+    ),
+    Mutant(
+        "what one write grants is subtracted as one permit",
+        "S1",
+        ENGINE,
+        (("            free[resource] -= count\n", "            free[resource] -= 1\n"),),
+        (UNIT, PROPERTY),
+    ),
+    Mutant(
+        "a claim is served when a part of it is free",
+        "S1",
+        ENGINE,
+        (("return dict(want) if all(free.get", "return dict(want) if any(free.get"),),
+        (UNIT, PROPERTY, MODEL),
+    ),
+    Mutant(
+        "more than one permit is granted in mode v1",
+        "S6",
+        ENGINE,
+        (("    if semaphore.mode == V1 and single(claimant.want) is None:\n", "    if False:\n"),),
+        (UNIT, PROPERTY),
+    ),
+    Mutant(
+        "v2 is left although somebody has more than v1 can say",
+        "S6",
+        ENGINE,
+        (("    if mode == V1 and beyond:\n", "    if False:\n"),),
+        (UNIT, PROPERTY),
+    ),
+    Mutant(
+        "v2 is written without the sentinel",
+        "S6",
+        ENGINE,
+        (('assignment = {SENTINEL: {"mode": V2}} | {', "assignment = {"),),
+        (UNIT, PROPERTY, MODEL),
+    ),
+    Mutant(
+        "v2 begins without the sentinel",
+        "S6",
+        ENGINE,
+        (
+            (
+                '    marked = {ASSIGNMENT: dump({SENTINEL: {"mode": V2}})} if mode == V2 else {}\n',
+                "    marked: dict[str, str] = {}\n",
+            ),
+        ),
+        (UNIT,),
+    ),
+    Mutant(
+        "a sentinel that was lost is not written again",
+        "S6",
+        ENGINE,
+        ((" or (mode == V2) != marked or", " or"),),
+    ),
+    Mutant(
+        "a name in v2 is read as one permit",
+        "S7",
+        ENGINE,
+        (
+            (
+                '        raise Malformed(where, value, f"give {dump({value: 1})}: this is mode {V2}, which no old Distributor can share")\n',
+                "        return {value: 1}\n",
+            ),
+        ),
+    ),
+    Mutant(
+        "who waits for several resources does not keep them from those behind it",
+        "S5",
+        ENGINE,
+        (("            held_back.update(waiter.want)\n", ""),),
+        (UNIT, PROPERTY, MODEL),
+    ),
+    Mutant(
+        "who waits keeps back everything",
+        "S5",
+        ENGINE,
+        (("            held_back.update(waiter.want)\n", "            held_back.update(free)\n"),),
+        (UNIT, PROPERTY),
+    ),
+    Mutant(
+        "more than there is may be asked for",
+        "S5",
+        ENGINE,
+        (("    if short and any(capacity.get(resource) for resource in want):\n", "    if False:\n"),),
+    ),
+    Mutant(
+        "one that waits is granted although its Pod is being deleted",
+        "S5",
+        ENGINE,
+        ((" and (w.holder, w.uid) not in leaving)", ")"),),
+        (UNIT, PROPERTY, MODEL),
+    ),
+    Mutant(
+        "one that holds loses it when its Pod begins to be deleted",
+        "S4",
+        ENGINE,
+        (("    gone = frozenset(dead)\n", "    gone = frozenset(dead) | frozenset(leaving)\n"),),
+        (UNIT, PROPERTY),
+    ),
+    Mutant(
+        "who leaves hands on to one whose Pod is being deleted",
+        "S5",
+        ANNOTATIONS,
+        ((" leaving=self._leaving - {me},", ""),),
+    ),
+    Mutant(
+        "one whose Pod is being deleted asks again",
+        "S5",
+        ANNOTATIONS,
+        (("        if self.claimant.identity in self._leaving:", "        if False:"),),
     ),
     Mutant(
         "malformed is empty",

@@ -13,20 +13,25 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.muster.coordination.tests.mutants import tickets
+from ansible_collections.muster.coordination.tests.mutants import faults, tickets
 from ansible_collections.muster.coordination.tests.mutants.semaphore import (
     CLUSTER,
+    DOES_NOT_APPLY,
     MODEL,
     MUTANTS,
+    PROPERTIES,
     PROPERTY,
     UNIT,
     Mutant,
 )
 
-# those on tickets are caught by suites of their own
-TICKETS = [
-    mutant if mutant.caught_by != (UNIT,) else mutant._replace(caught_by=(tickets.UNIT,)) for mutant in tickets.MUTANTS
-]
+PLANTED = {  # by engine; those on tickets are caught by suites of their own
+    "annotations": MUTANTS,
+    "tickets": [
+        mutant if mutant.caught_by != (UNIT,) else mutant._replace(caught_by=(tickets.UNIT,))
+        for mutant in tickets.MUTANTS
+    ],
+}
 ROOT = Path(__file__).parents[2]
 SUITES = {
     UNIT: [
@@ -39,7 +44,9 @@ SUITES = {
     tickets.UNIT: ["tests/unit/test_tickets.py", "tests/unit/test_tickets_seat.py"],
     tickets.PROPERTY: ["tests/property/test_tickets_property.py"],
     tickets.MODEL: ["tests/model/test_tickets_model.py"],
+    **faults.SUITES,
 }
+ON_A_CLUSTER = {CLUSTER, *faults.SUITES}
 SOME_FAILED = 1  # pytest's exit code; others are mistakes of the test itself
 
 
@@ -56,6 +63,7 @@ def copy_of_the_tree(where: Path) -> Path:
 def run(there: Path, suite: str) -> subprocess.CompletedProcess[str]:
     environ = {**os.environ, "PYTHONPATH": str(there.parents[2]), "PYTHONDONTWRITEBYTECODE": "1"}
     environ |= {"HYPOTHESIS_PROFILE": "quick", "MUSTER_SOAK_SECONDS": "15", "PYTEST_ADDOPTS": ""}
+    environ |= {"MUSTER_TEST_PATIENCE": "10"}  # seconds in which what a bug prevents is waited for
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *SUITES[suite]]
     return subprocess.run(command, cwd=there, env=environ, capture_output=True, text=True, timeout=300)
 
@@ -84,7 +92,11 @@ def test_without_a_planted_bug_the_copy_passes_and_is_what_runs(tmp_path: Path) 
     assert "the copy is what runs" in run(there, UNIT).stdout
 
 
-CASES = [(mutant, suite) for mutant in (*MUTANTS, *TICKETS) for suite in mutant.caught_by]
+@pytest.mark.parametrize("engine", PLANTED)
+@pytest.mark.parametrize("prop", PROPERTIES)
+def test_for_each_property_and_engine_a_bug_is_planted_or_it_is_said_why_not(prop: str, engine: str) -> None:
+    planted = [mutant.name for mutant in PLANTED[engine] if mutant.breaks == prop]
+    assert bool(planted) != ((engine, prop) in DOES_NOT_APPLY)
 
 
 @pytest.mark.parametrize(
@@ -93,21 +105,23 @@ CASES = [(mutant, suite) for mutant in (*MUTANTS, *TICKETS) for suite in mutant.
         pytest.param(
             mutant,
             suite,
-            id=f"{mutant.name}, by {suite}",
-            marks=[pytest.mark.integration if suite == CLUSTER else pytest.mark.mutants],
+            id=f"{engine}, {mutant.breaks}: {mutant.name}, by {suite}",
+            marks=[pytest.mark.integration if suite in ON_A_CLUSTER else pytest.mark.mutants],
         )
-        for mutant, suite in CASES
+        for engine, planted in {**PLANTED, "faults": faults.MUTANTS}.items()
+        for mutant in planted
+        for suite in mutant.caught_by
     ],
 )
 def test_it_is_caught(
     mutant: Mutant, suite: str, tmp_path: Path, record_property, request: pytest.FixtureRequest
 ) -> None:
-    if suite == CLUSTER:
+    if suite in ON_A_CLUSTER:
         os.environ["MUSTER_TEST_KUBECONFIG"] = str(Path(request.getfixturevalue("kubeconfig")).resolve())
     there = copy_of_the_tree(tmp_path)
     plant(mutant, there)
     done = run(there, suite)
-    assert done.returncode == SOME_FAILED, (
+    assert done.returncode == SOME_FAILED and first_failure(done.stdout), (  # an error of the set-up catches nothing
         f"{mutant.name} ({mutant.breaks}) was not caught by {suite}:\n{done.stdout[-3000:]}"
     )
     record_property("caught by", first_failure(done.stdout))

@@ -33,8 +33,8 @@ MUTANTS = (
         VERBS,
         (
             (
-                "        if book is None or book.terms.is_settled:\n            break",
-                "        if True:\n            break",
+                "        if book is None or book.terms.is_settled:\n            answers",
+                "        if True:\n            answers",
             ),
         ),
         (MODEL,),
@@ -102,8 +102,21 @@ MUTANTS = (
         "nobody looks whether those who hold have ended",
         "S4",
         VERBS,
-        (("        if gone := dead(self._api, self._namespace, self._doubtful()):", "        if gone := set[str]():"),),
-        (PROPERTY,),
+        (
+            (
+                "        if gone := dead(self._api, self._namespace, self._doubtful()):",
+                "        if gone := set[str]():",
+            ),
+            ("dead(self._api, self._namespace, self._ahead_of_me())", "set[str]()"),
+        ),
+        (UNIT,),
+    ),
+    Mutant(
+        "what the garbage collector does not do nobody does",
+        "S4",
+        VERBS,
+        (("dead(self._api, self._namespace, self._ahead_of_me())", "set[str]()"),),
+        (UNIT,),
     ),
     Mutant(
         "who waits for two resources does not hold them back",
@@ -111,6 +124,43 @@ MUTANTS = (
         DECISIONS,
         (("waited_for.isdisjoint(want) and ", ""),),
         (UNIT, MODEL),
+    ),
+    Mutant(
+        "who holds several permits is counted as one",
+        "S1",
+        DECISIONS,
+        (("free[resource] = free.get(resource, 0) - count", "free[resource] = free.get(resource, 0) - 1"),),
+        (UNIT, PROPERTY, MODEL),
+    ),
+    Mutant(
+        "a ticket holds when a part of what it wants is free",
+        "S1",
+        DECISIONS,
+        (("and all(free.get(resource, 0) >= n for", "and any(free.get(resource, 0) >= n for"),),
+        (UNIT, PROPERTY, MODEL),
+    ),
+    Mutant(
+        "a ticket for more than there is is drawn",
+        "S5",
+        DECISIONS,
+        (("        refuse_beyond(book.terms.capacity, want, CAPACITY)\n", "        pass\n"),),
+    ),
+    Mutant(
+        "one that waits keeps its ticket although its Pod is being deleted",
+        "S5",
+        VERBS,
+        (("        ticket = self._now.book.find(self._mine) if self._leaving else None\n", "        ticket = None\n"),),
+    ),
+    Mutant(
+        "one that holds tears up its ticket when its Pod begins to be deleted",
+        "S4",
+        VERBS,
+        (
+            (
+                " and not self._now.holds(self._mine) and ticket.place not in self._torn",
+                " and ticket.place not in self._torn",
+            ),
+        ),
     ),
     Mutant(
         "places are compared as text",

@@ -71,11 +71,28 @@ def test_no_change_of_the_capacity_takes_a_grant_away(first, second, wants, gone
     assert all(free[name] >= 0 for t in staying if t.place in after - held for name in t.want)
 
 
+@given(
+    capacity=st.fixed_dictionaries({"x": st.integers(2, 4), "y": st.integers(1, 3)}),
+    ahead=st.lists(st.sampled_from([{"x": 1}, {"y": 1}, {"x": 1, "y": 1}]), max_size=6),
+    large=st.sampled_from([{"x": 2}, {"x": 2, "y": 1}]),
+    crowd=st.lists(st.sampled_from([{"x": 1}, {"y": 1}, {"x": 1, "y": 1}, {"x": 2}]), max_size=9),
+)
+def test_a_large_claim_is_served_when_those_ahead_of_it_have_left_whoever_comes_meanwhile(
+    capacity, ahead, large, crowd
+):
+    tickets = tuple(ticket(n, want) for n, want in enumerate([*ahead, large, *crowd]))
+    for left in range(len(ahead) + 1):
+        held = engine.holders(Book(Terms(capacity, capacity, {}), tickets[left:]))
+        used = {name: sum(t.want.get(name, 0) for t in tickets if t.place in held) for name in capacity}
+        assert all(used[name] <= capacity[name] for name in capacity)
+    assert len(ahead) in held
+
+
 # ------------------------------------------------------------------------------------------ whole histories
 
 PODS = st.integers(0, 3)
-RESOURCES = st.sampled_from([{"x": 1}, {"y": 1}, {ANY: 1}, {ANY: 1}])
-EDITS = st.sampled_from([{"x": 1}, {"x": 2, "y": 1}, {"x": 1, "y": 1}, {"x": 0, "y": 2}, {}, "{"])
+RESOURCES = st.sampled_from([{"x": 1}, {"y": 1}, {ANY: 1}, {ANY: 1}, {"x": 2}, {"x": 1, "y": 1}, {"x": 2, "y": 1}])
+EDITS = st.sampled_from([{"x": 1}, {"x": 2, "y": 1}, {"x": 3, "y": 2}, {"x": 1, "y": 1}, {"x": 0, "y": 2}, {}, "{"])
 
 
 class Histories(RuleBasedStateMachine):
@@ -99,6 +116,12 @@ class Histories(RuleBasedStateMachine):
     @property
     def broken(self) -> bool:
         return self.api.objects[LEASES.plural, "ns", "sem"]["metadata"]["annotations"][engine.CAPACITY] == "{"
+
+    def places(self) -> set[int]:
+        """Of all tickets that are there."""
+        book = engine.parse("sem", self.api.list(LEASES, "ns", label_selector=verbs.selector("sem")).items)
+        assert book is not None
+        return {ticket.place for ticket in book.tickets}
 
     def claimant(self, number: int, want: dict[str, int]) -> Claimant:
         name = f"pod-{number}"
@@ -127,7 +150,7 @@ class Histories(RuleBasedStateMachine):
             assert self.api.version == version
             real = verbs.attempt(self.api, **self.at, claimant=claimant, enqueue=enqueue, check_mode=False)
             assert (done.outcome, done.before) == (real.outcome, real.before)
-            assert done.after.resource == real.after.resource
+            assert done.after.resources == real.after.resources
             done = real
         self.judge_all()
         holds = done.outcome in ("held", "granted")
@@ -156,7 +179,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(capacity=EDITS.filter(lambda capacity: capacity != "{"))
     def configure(self, capacity: dict[str, int]) -> None:
-        settings = {"capacity": capacity, "present": True, "force": False, "check_mode": False}
+        settings = {"capacity": capacity, "mode": None, "present": True, "force": False, "check_mode": False}
         broken, version = bool(self.api.version) and self.broken, self.api.version
         try:
             verbs.configure(self.api, **self.at, **settings)
@@ -177,6 +200,11 @@ class Histories(RuleBasedStateMachine):
             if self.ends % 2:  # its object goes at last, and another of that name comes
                 self.judge_all()
                 self.api.kill(name)
+
+    @rule(number=PODS)
+    def pod_is_deleted_and_has_its_grace_period(self, number: int) -> None:
+        if f"pod-{number}" in self.pods:
+            self.api.terminate(f"pod-{number}")
 
     @rule()
     def collect(self) -> None:
@@ -203,13 +231,20 @@ class Histories(RuleBasedStateMachine):
                 seat.take("leases", Removed(obj) if kind == "DELETED" else Put(obj))
         if "pods" in seat.sources():
             seat.take("pods", Snapshot(self.api.list(verbs.PODS, "ns", field_selector=verbs.pods.ENDED).items, ""))
+        if own := seat.sources().get("own pod"):
+            only = f"metadata.name={own['name']}"
+            seat.take("own pod", Snapshot(self.api.list(verbs.PODS, "ns", field_selector=only).items, ""))
         self.look(holder)
         expired = {name: lease for name, lease in seat.leases().items() if late}
         due = seat.due(expired, renew=late)
         if acts and (due is not Due.NOTHING or late):
             try:
+                held = set(self.judge.held)
                 seat.act(expired, renew=late)
-                event(f"acted: {due}")
+                if leaving := seat._leaving:
+                    mine = seat._now.book.find(seat._mine)
+                    assert mine is None or mine.place not in held or mine.place in self.places(), "it gave up a grant"
+                event(f"acted: {due}, leaving: {leaving}")
             except MusterError as error:
                 event(f"act: {type(error).__name__}")
             self.look(holder)

@@ -24,13 +24,13 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from ansible_collections.muster.coordination.plugins.module_utils.client.tls import ssl_context
 from ansible_collections.muster.coordination.plugins.module_utils.credentials import Credentials
@@ -87,7 +87,17 @@ class Delay:
     seconds: float
 
 
-Fault = Answer | AppliedButFailed | DropAnswer | DropRequest | CutAnswer | Stall | Delay
+@dataclass(frozen=True)
+class Expired:
+    """A watch is answered, and all that it says is that its version is too old (410), as after a compaction."""
+
+
+@dataclass(frozen=True)
+class Stale:
+    """The request is not passed on: it gets the answer that the first one of the same path had since `remember`."""
+
+
+Fault = Answer | AppliedButFailed | DropAnswer | DropRequest | CutAnswer | Stall | Delay | Expired | Stale
 
 
 @dataclass
@@ -106,6 +116,7 @@ class Seen:
     path: str
     fault: Fault | None
     at: float = field(default_factory=time.monotonic)
+    carried_out: bool = False  # the API server has answered
 
 
 class FaultProxy:
@@ -113,10 +124,13 @@ class FaultProxy:
 
     def __init__(self, upstream: Credentials, port: int = 0) -> None:
         self._upstream = upstream
+        self._context = ssl_context(upstream.tls()) if upstream.server.startswith("https") else None
         self._lock = threading.Lock()
         self._plans: list[_Plan] = []
         self._open: set[socket.socket] = set()
-        self._frozen = threading.Event()
+        self._frozen: str | None = None  # what stands in the paths that nothing comes from
+        self._memory: dict[str, bytes] | None = None
+        self._forgotten = 0
         self._stopped = threading.Event()
         self.seen: list[Seen] = []
         self._port = port
@@ -178,7 +192,7 @@ class FaultProxy:
         with self._lock:
             return sum(1 for seen in self.seen if seen.method.startswith(method) and path in seen.path)
 
-    def _fault_for(self, method: str, path: str) -> Fault | None:
+    def _arrived(self, method: str, path: str) -> Seen:
         with self._lock:
             found = next((p for p in self._plans if p.method in ("", method) and p.path in path), None)
             if found:
@@ -186,7 +200,7 @@ class FaultProxy:
                 if not found.times:
                     self._plans.remove(found)
             self.seen.append(Seen(method, path, found.fault if found else None))
-            return found.fault if found else None
+            return self.seen[-1]
 
     # -- faults of the wire ---------------------------------------------------------------------------------------
 
@@ -196,13 +210,32 @@ class FaultProxy:
             for sock in self._open:
                 _reset(sock)
 
-    def freeze(self) -> None:
-        """From now on no byte passes to any client, and no connection is closed: a silent, blackholed network."""
-        self._frozen.set()
+    def freeze(self, path: str = "") -> None:
+        """From now on no byte passes to any client, and no connection is closed: a silent, blackholed network.
+
+        With `path` only of requests which have that in their path and query, such as watch=true.
+        """
+        self._frozen = path
 
     def thaw(self) -> None:
         """End of `freeze`."""
-        self._frozen.clear()
+        self._frozen = None
+
+    def remember(self) -> None:
+        """From now on keep the first answer to each GET that is no watch, for `Stale`."""
+        self._memory = {}
+
+    def forget(self, before: int) -> None:
+        """From now on a watch from an older revision than this hears of nothing but 410, as after a compaction."""
+        self._forgotten = before
+
+    def _has_forgotten(self, path: str) -> bool:
+        query = parse_qs(urlsplit(path).query)
+        return "watch" in query and int(query["resourceVersion"][0]) < self._forgotten
+
+    def _passes(self, path: str) -> bool:
+        frozen = self._frozen
+        return frozen is None or frozen not in path
 
     def down(self) -> None:
         """Refuse connections, and reset the open ones: the API server is gone."""
@@ -238,6 +271,7 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or each answer waits 40 ms for an acknowledgement
     server: _Server
 
     def log_message(self, format: str, *args: object) -> None:
@@ -256,17 +290,24 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        fault = self.server.proxy._fault_for(self.command, self.path)
+        seen = self.server.proxy._arrived(self.command, self.path)
+        fault = seen.fault
         if isinstance(fault, DropRequest):
             return self._hang_up()
         if isinstance(fault, Answer):
             return self._status(fault.status, fault.reason, fault.retry_after)
+        if isinstance(fault, Expired) or self.server.proxy._has_forgotten(self.path):
+            return self._expired()
+        old = (self.server.proxy._memory or {}).get(self._key())
+        if isinstance(fault, Stale) and old is not None:
+            return self._body(200, old)
         if isinstance(fault, Delay):
             time.sleep(fault.seconds)
         upstream = self._connect()
         try:
             self._pass_on(upstream, body)
-            answer = upstream.getresponse()  # by now it has been carried out
+            answer = upstream.getresponse()
+            seen.carried_out = True
             if isinstance(fault, AppliedButFailed):
                 return self._status(fault.status, fault.reason)
             if isinstance(fault, DropAnswer):
@@ -286,8 +327,7 @@ class _Handler(BaseHTTPRequestHandler):
         assert parts.hostname
         if parts.scheme == "http":
             return http.client.HTTPConnection(parts.hostname, parts.port)
-        context = ssl_context(credentials.tls())
-        return http.client.HTTPSConnection(parts.hostname, parts.port, context=context)
+        return http.client.HTTPSConnection(parts.hostname, parts.port, context=self.server.proxy._context)
 
     def _pass_on(self, upstream: http.client.HTTPConnection, body: bytes) -> None:
         upstream.putrequest(self.command, self.path, skip_accept_encoding=True)
@@ -301,7 +341,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _relay(self, answer: http.client.HTTPResponse, limit: int | None) -> None:
         proxy = self.server.proxy
-        self._wait(None, lambda: not proxy._frozen.is_set())
+        self._wait(None, lambda: proxy._passes(self.path))
+        if self.command == "GET" and answer.status == 200 and proxy._memory is not None and "watch=" not in self.path:
+            body = answer.read()
+            proxy._memory.setdefault(self._key(), body)
+            return self._body(200, body)
         self.send_response(answer.status)
         for name, value in answer.getheaders():
             if name.lower() not in HOP_BY_HOP:
@@ -310,28 +354,37 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         passed = 0
         while chunk := answer.read1(65536):
-            self._wait(None, lambda: not proxy._frozen.is_set())
+            self._wait(None, lambda: proxy._passes(self.path))
             if limit is not None and passed + len(chunk) > limit:
                 chunk = chunk[: limit - passed]
                 self._chunk(chunk)
                 return self._hang_up()
             passed += len(chunk)
             self._chunk(chunk)
-        self._wait(None, lambda: not proxy._frozen.is_set())
+        self._wait(None, lambda: proxy._passes(self.path))
         self.wfile.write(b"0\r\n\r\n")
+
+    def _key(self) -> str:
+        return f"{self.path} {self.headers.get('Accept')}"
 
     def _chunk(self, data: bytes) -> None:
         self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
         self.wfile.flush()
 
     def _status(self, status: int, reason: str, retry_after: int | None = None) -> None:
-        document = {"apiVersion": "v1", "kind": "Status", "status": "Failure", "code": status, "reason": reason}
-        body = json.dumps({**document, "message": "injected by the fault proxy"}).encode()
+        headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+        self._body(status, json.dumps(_said(status, reason)).encode(), headers)
+
+    def _expired(self) -> None:
+        event = {"type": "ERROR", "object": _said(410, "Expired")}
+        self._body(200, json.dumps(event).encode() + b"\n")
+
+    def _body(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
-        if retry_after is not None:
-            self.send_header("Retry-After", str(retry_after))
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
 
@@ -346,6 +399,11 @@ class _Handler(BaseHTTPRequestHandler):
             if deadline is not None and time.monotonic() >= deadline:
                 return
             time.sleep(POLL)
+
+
+def _said(status: int, reason: str) -> dict[str, Any]:
+    document = {"apiVersion": "v1", "kind": "Status", "status": "Failure", "code": status, "reason": reason}
+    return {**document, "message": "injected by the fault proxy"}
 
 
 def _reset(sock: socket.socket) -> None:

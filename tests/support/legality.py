@@ -11,10 +11,11 @@ S1 no grant beyond the capacity (a lowered capacity drains: what is held may sta
 S2 numbers grow strictly: a new fence or place is higher than any number ever seen; a grant keeps its fence
 S3 no lost update: one write takes out the dead and, beside them, lets one holder come or one go or one change; a
    write that was decided on an older revision would undo the one in between, and is seen by that
-S5 first come, first served within a priority; nobody overtakes a higher priority, except by age; and what is free and
-   wanted is granted
+S5 first come, first served within a priority; nobody overtakes a higher priority, except by age; who waits for several
+   resources keeps them from those behind it; and what is free and wanted is granted, all of a want or nothing
+S6 what we write in mode v2 no old Distributor can read (in v1, old writers mixed in, it is S1 with such writers)
 S7 what is malformed, unknown or foreign stays as it is
-(S4, no grant survives its holder for long, is about time and S6, old writers mixed in, is S1 with such writers.)
+(S4, no grant survives its holder for long, is about time.)
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import Any
 
 CAPACITY, ASSIGNMENT, STATE = "distributor_capacity", "distributor_assignment", "distributor_state"
 OURS = (CAPACITY, ASSIGNMENT, STATE)
+SENTINEL = {"mode": "v2"}  # under the empty name
 ANY = "*"
 AGEING = 64
 Identity = tuple[str, "str | None"]
@@ -39,21 +41,26 @@ class Unreadable(ValueError):
 @dataclass
 class Document:
     capacity: dict[str, int]
-    assignment: dict[str, str]
+    assignment: dict[str, dict[str, int]]  # without the sentinel
     state: dict[str, Any]
     recorded: dict[str, dict[str, Any]]
     queue: dict[str, dict[str, Any]]
+    mode: str
+    marked: bool  # with the sentinel
 
     def held(self) -> Counter[str]:
-        return Counter(self.assignment.values())
+        held: Counter[str] = Counter()
+        for resources in self.assignment.values():
+            held.update(resources)
+        return held
 
     def grants(self) -> dict[str, dict[str, Any]]:
         """Who holds, as the assignment says; with identity and fence only where the state agrees."""
         return {
             name: entry
-            if (entry := self.recorded.get(name, {})).get("resources") == {resource: 1}
-            else {"uid": None, "resources": {resource: 1}, "fence": 0}
-            for name, resource in self.assignment.items()
+            if (entry := self.recorded.get(name, {})).get("resources") == resources
+            else {"uid": None, "resources": resources, "fence": 0}
+            for name, resources in self.assignment.items()
         }
 
     def waiting(self) -> dict[str, dict[str, Any]]:
@@ -73,10 +80,13 @@ def read(annotations: Mapping[str, str]) -> Document:
     capacity, assignment, state = (_json(annotations, key) for key in OURS)
     if any(type(count) is not int or not 0 <= count < 2**31 for count in capacity.values()):
         raise Unreadable(CAPACITY)
-    if any(type(resource) is not str for resource in assignment.values()):
-        raise Unreadable(ASSIGNMENT)
-    if state and (state.get("version"), state.get("mode", "v1")) != (1, "v1"):
+    if state and (state.get("version") != 1 or state.get("mode", "v1") not in ("v1", "v2")):
         raise Unreadable(STATE)
+    marked = isinstance(assignment.get(""), dict)
+    if marked and assignment.pop("") != SENTINEL:
+        raise Unreadable(ASSIGNMENT)
+    mode = "v2" if marked else state.get("mode", "v1")
+    assigned = {name: _assigned(value, mode) for name, value in assignment.items()}
     try:
         recorded = {
             name: {"uid": None, "fence": 0, "since": "", **entry} for name, entry in state.get("grants", {}).items()
@@ -89,24 +99,39 @@ def read(annotations: Mapping[str, str]) -> Document:
         raise Unreadable(STATE) from error
     if not well:
         raise Unreadable(STATE)
-    return Document(capacity, assignment, state, recorded, queue)
+    return Document(capacity, assigned, state, recorded, queue, mode, marked)
+
+
+def _assigned(value: Any, mode: str) -> dict[str, int]:
+    if mode == "v1" and type(value) is str:
+        return {value: 1}
+    if mode == "v1" or not isinstance(value, dict) or not value:
+        raise Unreadable(ASSIGNMENT)
+    if any(type(count) is not int or not 0 < count < 2**31 for count in value.values()):
+        raise Unreadable(ASSIGNMENT)
+    return value
 
 
 @dataclass
 class History:
-    """Judges revisions in their order. `dead` may grow meanwhile: identities which others may take out."""
+    """Judges revisions in their order. `dead` may grow meanwhile: identities which others may take out; those
+
+    `leaving`, whose Pods are being deleted, they may take out of the queue.
+    """
 
     dead: set[Identity] = field(default_factory=set)
+    leaving: set[Identity] = field(default_factory=set)
     priorities: dict[str, int] = field(default_factory=dict)  # of those who claim, by name; others have 0
     highest: int = 0
     last: dict[str, str] | None = None
     revisions: int = 0
-    grants: dict[int, tuple[str, str]] = field(default_factory=dict)  # fence: (holder, resource), of every grant seen
+    grants: dict[int, tuple[str, str]] = field(default_factory=dict)  # fence: (holder, what), of every grant seen
 
     def step(self, annotations: Mapping[str, str]) -> list[str]:
         found = []
         if self.last is not None:
-            found = violations(self.last, annotations, dead=self.dead, above=self.highest, priorities=self.priorities)
+            told = {"dead": self.dead, "leaving": self.leaving, "priorities": self.priorities}
+            found = violations(self.last, annotations, above=self.highest, **told)
         self.last = dict(annotations)
         self.revisions += 1
         try:
@@ -116,8 +141,8 @@ class History:
         self.highest = max([self.highest, *document.numbers()])
         for name, entry in document.grants().items():
             if entry["fence"]:
-                resource = document.assignment[name]
-                if self.grants.setdefault(entry["fence"], (name, resource)) != (name, resource):
+                has = ", ".join(r if n == 1 else f"{n} of {r}" for r, n in sorted(document.assignment[name].items()))
+                if self.grants.setdefault(entry["fence"], (name, has)) != (name, has):
                     found.append(f"S2: fence {entry['fence']} was {self.grants[entry['fence']]}, now {name}'s")
         return found
 
@@ -127,13 +152,14 @@ def violations(
     after: Mapping[str, str],
     *,
     dead: Collection[Identity] = (),
+    leaving: Collection[Identity] = (),
     above: int = 0,
     priorities: Mapping[str, int] | None = None,
 ) -> list[str]:
     """What is illegal in the step from one document to the next; an empty list if nothing is.
 
-    `dead` are the identities that may be taken out (uid None: by name); `above` is the highest number seen so far;
-    `priorities` of those who came in this step, by name.
+    `dead` are the identities that may be taken out (uid None: by name), those `leaving` out of the queue only; `above`
+    is the highest number seen so far; `priorities` of those who came in this step, by name.
     """
     if {k: v for k, v in before.items() if k not in OURS} != {k: v for k, v in after.items() if k not in OURS}:
         return ["S7: a foreign annotation was changed"]
@@ -151,7 +177,7 @@ def violations(
     found += _well_formed(new)
     return found or [
         *_numbers(old, new, above),
-        *_one_at_a_time(old, new, dead),
+        *_one_at_a_time(old, new, {*dead, *(set(leaving) - {(name, e["uid"]) for name, e in old.grants().items()})}),
         *_in_order(old, new, priorities or {}),
         *_preserved(old, new),
     ]
@@ -175,10 +201,10 @@ def _by_others(old: Document, new: Document) -> list[str]:
 
 def _well_formed(new: Document) -> list[str]:
     found = []
-    if {name: entry["resources"] for name, entry in new.recorded.items()} != {
-        name: {resource: 1} for name, resource in new.assignment.items()
-    }:
+    if {name: entry["resources"] for name, entry in new.recorded.items()} != new.assignment:
         found.append("S3: state and assignment were written with different grants")
+    if new.marked != (new.state.get("mode") == "v2"):
+        found.append(f"S6: mode {new.state.get('mode')} {'with' if new.marked else 'without'} the sentinel")
     if set(new.queue) & set(new.assignment):
         found.append(f"S5: {sorted(set(new.queue) & set(new.assignment))} hold and wait")
     numbers = [entry["fence"] for entry in new.recorded.values()] + [entry["seq"] for entry in new.queue.values()]
@@ -235,29 +261,57 @@ def _in_order(old: Document, new: Document, priorities: Mapping[str, int]) -> li
         was = held.get(name)
         if was is not None and (was["uid"] is None or was["uid"] == entry["uid"]):
             continue  # not granted in this step
-        (resource,) = entry["resources"]
+        got = entry["resources"]
         place = waited.get(name)
         if place is not None and place["uid"] != entry["uid"]:
             place = None
         seq = place["seq"] if place else epoch
         priority = priorities.get(name, place["priority"] if place else 0)
-        if place and name not in priorities and resource not in place["want"] and ANY not in place["want"]:
-            found.append(f"S5: {name} wanted {place['want']} and got {resource}")
+        is_wanted = place is None or got == place["want"] or (ANY in place["want"] and list(got.values()) == [1])
+        if not is_wanted and name not in priorities:
+            found.append(f"S5: {name} wanted {place and place['want']} and got {got}")
         for other in stayed:
-            if resource not in other["want"] and ANY not in other["want"]:
+            if not got.keys() & other["want"].keys() and ANY not in other["want"]:
                 continue
             older = other["seq"] < seq and other["priority"] >= priority
             aged = priority + (epoch - seq) // AGEING
             above = aged < other["priority"] + (old.state.get("epoch", 0) - other["seq"]) // AGEING
             if older or above:
-                found.append(f"S5: {name} ({priority}, {seq}) got {resource} before {other['holder']} ({other})")
-    free = {resource: count - new.held()[resource] for resource, count in new.capacity.items()}
-    for entry in new.queue.values():
-        wanted = free if ANY in entry["want"] else entry["want"]
-        unused = [resource for resource in wanted if free.get(resource, 0) > 0]
-        if unused:
-            found.append(f"S5: {unused} are free and {entry['holder']} waits for {entry['want']}")
-    return found
+                found.append(f"S5: {name} ({priority}, {seq}) got {got} before {other['holder']} ({other})")
+    return found + [f"S5: {entry['holder']} waits for {entry['want']}, which is free" for entry in waiting_in_vain(new)]
+
+
+def waiting_in_vain(document: Document) -> list[dict[str, Any]]:
+    """Who waits although all it wants is free and nobody may keep that for itself.
+
+    One whose want does not fit keeps all it wants from those behind it, and they what they want from those behind them.
+    So of all who are joined by what they want, one that fits is judged where each of them fits, or where each that
+    wants the same stands behind it at any age: it came later, with no higher priority.
+    """
+    free = {resource: count - document.held()[resource] for resource, count in document.capacity.items()}
+    certain = [entry for entry in document.queue.values() if ANY not in entry["want"]]
+    wanted = {resource for entry in certain for resource in entry["want"]}
+    spare = any(count > 0 for resource, count in free.items() if resource not in wanted)
+    in_vain = [entry for entry in document.queue.values() if ANY in entry["want"] and spare]
+    for entry in certain:
+        if not _fits(entry, free):
+            continue
+        rivals = [other for other in certain if other is not entry and other["want"].keys() & entry["want"].keys()]
+        first = all(o["seq"] > entry["seq"] and o["priority"] <= entry["priority"] for o in rivals)
+        if first or all(_fits(other, free) for other in _joined(entry, certain)):
+            in_vain.append(entry)
+    return in_vain
+
+
+def _fits(entry: Mapping[str, Any], free: Mapping[str, int]) -> bool:
+    return all(free.get(resource, 0) >= count for resource, count in entry["want"].items())
+
+
+def _joined(entry: Mapping[str, Any], certain: Collection[dict[str, Any]]) -> list[dict[str, Any]]:
+    reached = set(entry["want"])
+    while more := {r for other in certain if reached & other["want"].keys() for r in other["want"]} - reached:
+        reached |= more
+    return [other for other in certain if reached & other["want"].keys()]
 
 
 def _preserved(old: Document, new: Document) -> list[str]:

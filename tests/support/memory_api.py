@@ -10,7 +10,7 @@ is tested on a real kube-apiserver (tests/integration).
   the preconditions given; POST refuses a name that is taken, or a namespace that is missing.
 - Everything that goes in or out is copied, and every revision is remembered: a list can be asked for as of any.
 - `faults` holds one word for each request to come, consumed by the requests whose kind it names:
-  "<get|list|create|replace|delete> <fault>", fault one of
+  "<get|list|create|replace|dry-run|delete> <fault>", fault one of
   409, 429, 429:<seconds>, 500 (not applied), 500-applied, lost (not applied), lost-applied, unreachable, 403.
 """
 
@@ -115,9 +115,9 @@ class MemoryApi:
             stored = self._store(resource, {**obj, "metadata": metadata})
         return self._end(lost, stored)
 
-    def replace(self, resource: Resource, obj: Object, subresource: str = "") -> Object:
+    def replace(self, resource: Resource, obj: Object, subresource: str = "", *, dry_run: bool = False) -> Object:
         metadata = obj["metadata"]
-        lost = self._begin("replace", resource, metadata["name"])
+        lost = self._begin("dry-run" if dry_run else "replace", resource, metadata["name"])
         with self._lock:
             there = self.objects.get((resource.plural, metadata["namespace"], metadata["name"]))
             if there is None:
@@ -130,6 +130,8 @@ class MemoryApi:
                 != (there["metadata"]["resourceVersion"])
             ):
                 raise Conflict(409, "Conflict", "the object has been modified")
+            if dry_run:
+                return copy.deepcopy(obj)
             stored = self._store(resource, {**obj, "metadata": {**metadata, "uid": there["metadata"]["uid"]}})
         return self._end(lost, stored)
 
@@ -203,6 +205,13 @@ class MemoryApi:
                 metadata = {"name": name, "namespace": namespace, "uid": f"uid-{self.uids}"}
                 there = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata}
             return self._store(PODS, {**there, "status": {"phase": phase}})["metadata"]["uid"]
+
+    def terminate(self, name: str, namespace: str = "ns") -> None:
+        """Delete a Pod as kubectl does: it is there for its grace period, marked."""
+        with self._lock:
+            there = self.objects[PODS.plural, namespace, name]
+            marked = {**there["metadata"], "deletionTimestamp": "2026-01-31T12:00:30Z"}
+            self._store(PODS, {**there, "metadata": marked})
 
     def kill(self, name: str, namespace: str = "ns") -> None:
         """Remove a Pod as a force deletion does: at once."""

@@ -7,20 +7,34 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from ansible_collections.muster.coordination.plugins.module_utils.api import CONFIGMAPS, PODS, Api, ApiError, Gone
+from ansible_collections.muster.coordination.plugins.module_utils.api import (
+    CONFIGMAPS,
+    LEASES,
+    PODS,
+    Api,
+    ApiError,
+    Gone,
+    NotFound,
+    Resource,
+)
+from ansible_collections.muster.coordination.plugins.module_utils.client.answers import Asked
 from ansible_collections.muster.coordination.plugins.module_utils.decisions import semaphore as engine
+from ansible_collections.muster.coordination.plugins.module_utils.decisions import tickets
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.semaphore import ANY, Claimant
 from ansible_collections.muster.coordination.plugins.module_utils.verbs import annotations as on_annotations
 from ansible_collections.muster.coordination.plugins.module_utils.verbs import semaphore as verbs
 from ansible_collections.muster.coordination.plugins.module_utils.verbs.attendance import Sight
 from ansible_collections.muster.coordination.tests.support import legality
+from ansible_collections.muster.coordination.tests.support.docket import Docket, Verdict
 
-PATIENCE = 30.0  # seconds: a deadline for what should take far less, on a machine that may be busy
+# seconds: a deadline for what should take far less, on a machine that may be busy
+PATIENCE = float(os.environ.get("MUSTER_TEST_PATIENCE", "30"))
 
 
 def until(true: Callable[[], Any], what: str, seconds: float = PATIENCE) -> float:
@@ -34,43 +48,83 @@ def until(true: Callable[[], Any], what: str, seconds: float = PATIENCE) -> floa
 
 
 class Lab:
-    """One semaphore in one namespace."""
+    """One semaphore of either engine in one namespace, and the hand of a person."""
 
-    def __init__(self, api: Api, namespace: str, name: str = "sem") -> None:
-        self.api, self.namespace, self.name = api, namespace, name
+    def __init__(self, api: Api, namespace: str, name: str = "sem", engine_name: str = "annotations") -> None:
+        self.api, self.namespace, self.name, self.engine = api, namespace, name, engine_name
         self.attending: list[Attending] = []
+        self.hand_edits: set[int] = set()  # revisions that the person wrote
+        self.released: set[str] = set()  # holders who gave back
+
+    @property
+    def at(self) -> dict[str, str]:
+        """Where the semaphore is, for the verbs."""
+        return {"engine": self.engine, "name": self.name, "namespace": self.namespace}
+
+    @property
+    def resource(self) -> Resource:
+        return LEASES if self.engine == "tickets" else CONFIGMAPS
+
+    @property
+    def capacity_key(self) -> str:
+        return tickets.CAPACITY if self.engine == "tickets" else engine.CAPACITY
 
     def semaphore(self, capacity: dict[str, int], **annotations: str) -> None:
-        metadata = {"name": self.name, "namespace": self.namespace}
-        marks = {engine.CAPACITY: json.dumps(capacity), **annotations}
-        self.api.create(CONFIGMAPS, {"metadata": {**metadata, "annotations": marks}})
+        """Made by hand: it has its capacity, and nothing of ours yet."""
+        metadata: dict[str, Any] = {"name": self.name, "namespace": self.namespace}
+        if self.engine == "tickets":
+            metadata["labels"] = {tickets.LABEL: self.name}
+        metadata["annotations"] = {self.capacity_key: json.dumps(capacity), **annotations}
+        self._note(self.api.create(self.resource, {"metadata": metadata}))
 
-    def annotate(self, **annotations: str) -> None:
-        """As kubectl annotate --overwrite: again when somebody else was faster."""
+    def annotate(self, **annotations: str | None) -> None:
+        """As kubectl annotate --overwrite (None takes one away): again when somebody else was faster."""
+        self.edit(lambda before: {**before, **annotations})
+
+    def edit(self, change: Callable[[dict[str, str]], Mapping[str, str | None]]) -> None:
+        """As kubectl edit of the annotations, begun again where somebody else was faster."""
         while True:
-            obj = self.api.get(CONFIGMAPS, self.name, self.namespace)
-            merged = {**(obj["metadata"].get("annotations") or {}), **annotations}
+            obj = self.api.get(self.resource, self.name, self.namespace)
+            merged = change(obj["metadata"].get("annotations") or {})
+            merged = {key: value for key, value in merged.items() if value is not None}
             try:
-                self.api.replace(CONFIGMAPS, {**obj, "metadata": {**obj["metadata"], "annotations": merged}})
-                return
+                edited = {**obj, "metadata": {**obj["metadata"], "annotations": merged}}
+                return self._note(self.api.replace(self.resource, edited))
             except ApiError as error:
                 if error.status != 409:
                     raise
 
+    def ask_for(self, capacity: dict[str, int] | str) -> None:
+        """Edit the capacity by hand; a text is written as it is."""
+        text = capacity if isinstance(capacity, str) else json.dumps(capacity)
+        self.annotate(**{self.capacity_key: text})
+
+    def remove(self) -> None:
+        """Delete the object that is the semaphore, by hand."""
+        self.api.delete(self.resource, self.name, self.namespace)
+
     def annotations(self) -> dict[str, str]:
-        return self.api.get(CONFIGMAPS, self.name, self.namespace)["metadata"].get("annotations") or {}
+        return self.api.get(self.resource, self.name, self.namespace)["metadata"].get("annotations") or {}
+
+    def _note(self, written: dict[str, Any]) -> None:
+        self.hand_edits.add(int(written["metadata"]["resourceVersion"]))
 
     def seen(self) -> engine.Semaphore:
         return on_annotations.read(self.api.get(CONFIGMAPS, self.name, self.namespace))
 
-    def pod(self, name: str) -> str:
-        """A Pod that no node takes: it stays Pending. Returns its uid."""
-        spec = {
+    def pod(self, name: str, *, on_lost_node: bool = False) -> str:
+        """A Pod that no node takes: it stays Pending. Returns its uid.
+
+        `on_lost_node`: it is bound to a node that is not there, so that who deletes it waits for that node in vain.
+        """
+        spec: dict[str, Any] = {
             "schedulerName": "nobody",
-            "terminationGracePeriodSeconds": 0,
+            "terminationGracePeriodSeconds": 30 if on_lost_node else 0,
             "automountServiceAccountToken": False,
             "containers": [{"name": "app", "image": "none"}],
         }
+        if on_lost_node:
+            spec["nodeName"] = "lost"
         obj = {"metadata": {"name": name, "namespace": self.namespace}, "spec": spec}
         return self.api.create(PODS, obj)["metadata"]["uid"]
 
@@ -81,9 +135,24 @@ class Lab:
         pod = self.api.get(PODS, name, self.namespace)
         self.api.replace(PODS, {**pod, "status": {**pod.get("status", {}), "phase": phase}}, "status")
 
-    def attend(self, name: str, uid: str = "", *, lease: int | None = None, api: Api | None = None, **wish: Any):
+    def kill_at_once(self, name: str) -> None:
+        """kubectl delete --force --grace-period=0, of a Pod whose node is lost."""
+        asked = Asked("delete", PODS, self.namespace, name)
+        self.api._write("DELETE", asked, {"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0})
+
+    def gone(self, name: str) -> bool:
+        try:
+            self.api.get(PODS, name, self.namespace)
+        except NotFound:
+            return True
+        return False
+
+    def attend(
+        self, name: str, uid: str = "", *, lease: int | None = None, api: Api | None = None, **wish: Any
+    ) -> Attending:
+        """`want` a resource (any one), `priority`; all else as `verbs.attendant` takes it."""
         claimant = Claimant(name, uid, {wish.pop("want", ANY): 1}, wish.pop("priority", 0), lease)
-        attending = Attending(api or self.api, self.name, self.namespace, claimant)
+        attending = Attending(api or self.api, self, claimant, **wish)
         self.attending.append(attending)
         return attending
 
@@ -92,12 +161,22 @@ class Lab:
         return self.attend(name, self.pod(name), **options)
 
     def release(self, name: str, uid: str | None = None) -> None:
-        on_annotations.write(
-            self.api,
-            self.name,
-            self.namespace,
-            lambda before: engine.release(before, name, uid, now=on_annotations.utc_now()),
-        )
+        self.released.add(name)
+        verbs.release(self.api, holder=name, holder_uid=uid, **self.at)
+
+    def judge(self, docket: Docket) -> Verdict:
+        """What the docket says of all that happened; raises AssertionError for whatever must not be.
+
+        Whoever believed to hold something believed in a grant that was really its own.
+        """
+        docket.by_hand |= self.hand_edits
+        docket.may_go(*self.released)
+        verdict = docket.verdict()
+        assert verdict.violations == [], "\n".join(verdict.violations)
+        for attending in self.attending:
+            for fence in attending.fences:
+                assert verdict.grants.get(fence, ("nobody",))[0] == attending.claimant.holder, f"fence {fence}"
+        return verdict
 
     def close(self) -> None:
         for attending in self.attending:
@@ -107,9 +186,9 @@ class Lab:
 class Attending:
     """An Attendant in a thread; `sight` is what it saw last."""
 
-    def __init__(self, api: Api, name: str, namespace: str, claimant: Claimant) -> None:
-        self.attendant = verbs.attendant(api, name=name, namespace=namespace, claimant=claimant)
-        self.claimant = claimant
+    def __init__(self, api: Api, lab: Lab, claimant: Claimant, **settings: Any) -> None:
+        self.attendant = verbs.attendant(api, claimant=claimant, **lab.at, **settings)
+        self.claimant, self._api, self._lab = claimant, api, lab
         self.sight = Sight(trouble="nothing yet")
         self.sights: list[Sight] = []
         self.error: Exception | None = None
@@ -128,12 +207,27 @@ class Attending:
     def fence(self) -> int | None:
         return self.sight.grant.fence if self.sight.grant else None
 
+    @property
+    def fences(self) -> list[int]:
+        """All that it ever had, in order."""
+        had = [sight.grant.fence for sight in self.sights if sight.grant]
+        return list(dict.fromkeys(had))
+
     def holds(self, seconds: float = PATIENCE) -> float:
         return self._until(lambda: self.fence, "a grant", seconds)
 
     def waits(self, place: int | None = None, seconds: float = PATIENCE) -> float:
         what = f"place {place or 'in the queue'}"
         return self._until(lambda: self.sight.place and place in (None, self.sight.place), what, seconds)
+
+    def loses(self, seconds: float = PATIENCE) -> float:
+        return self._until(lambda: not self.fence, "the end of its grant", seconds)
+
+    def leave(self) -> bool:
+        """End as a sidecar does at SIGTERM: attend no more, and give back what it has; whether it had anything."""
+        self.stop()
+        self._lab.released.add(self.claimant.holder)
+        return verbs.leave(self._api, claimant=self.claimant, **self._lab.at)
 
     def says(self, words: str, seconds: float = PATIENCE) -> float:
         return self._until(lambda: words in (self.sight.trouble or ""), f"trouble with {words!r}", seconds)

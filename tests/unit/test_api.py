@@ -124,6 +124,41 @@ def test_a_replace_without_its_precondition_is_not_sent(field: str) -> None:
         client(server).replace(CONFIGMAPS, {**READ, "metadata": metadata})
 
 
+def test_a_patch_sends_what_it_was_given_and_the_uid_it_is_for() -> None:
+    changes = {"metadata": {"name": "x", "namespace": "team", "uid": "u-1", "annotations": {"a": "1", "b": None}}}
+    with ScriptedServer(say(200, READ)) as server:
+        assert client(server).patch(PODS, changes) == READ
+    (request,) = server.requests
+    assert (request.method, request.path, request.json()) == ("PATCH", "/api/v1/namespaces/team/pods/x", changes)
+    assert request.headers["Content-Type"] == "application/merge-patch+json"
+
+
+@pytest.mark.parametrize("field", ["name", "uid"])
+def test_a_patch_without_its_precondition_is_not_sent(field: str) -> None:
+    metadata = {name: value for name, value in {"name": "x", "uid": "u-1"}.items() if name != field}
+    with ScriptedServer() as server, pytest.raises(ValueError, match=field):
+        client(server).patch(PODS, {"metadata": metadata})
+
+
+def test_a_patch_of_a_name_that_somebody_else_uses_now_is_a_conflict() -> None:
+    """The server calls it invalid: a uid is immutable."""
+    changes = {"metadata": {"name": "x", "namespace": "team", "uid": "u-1"}}
+    taken, other = (status("Invalid", f"{field}: field is immutable") for field in ("metadata.uid", "spec.nodeName"))
+    with ScriptedServer(say(422, taken), say(422, other)) as server:
+        with pytest.raises(Conflict, match="another one of this name, not u-1"):
+            client(server).patch(PODS, changes)
+        with pytest.raises(Invalid, match=r"spec\.nodeName"):
+            client(server).patch(PODS, changes)
+
+
+def test_a_list_of_metadata_only_leaves_out_who_wrote_which_field() -> None:
+    listed = {**page("a", "b"), "items": [{"metadata": {"name": "a", "managedFields": [{"manager": "kubelet"}]}}]}
+    with ScriptedServer(say(200, listed), say(200, listed)) as server:
+        (only,) = client(server).list(PODS, "team", metadata_only=True).items
+        (whole,) = client(server).list(PODS, "team").items
+    assert "managedFields" not in only["metadata"] and "managedFields" in whole["metadata"]
+
+
 def test_a_create_posts_to_the_collection() -> None:
     with ScriptedServer(say(201, READ)) as server:
         client(server).create(CONFIGMAPS, {"metadata": {"name": "x", "namespace": "team"}})

@@ -5,11 +5,15 @@
 
 from __future__ import annotations
 
+import json
+import os
+import random
 import sys
 import threading
+import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -17,8 +21,11 @@ from ansible_collections.muster.coordination.plugins.module_utils.api import CON
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from bench import contend, judges, soak
+from bench import bad_network, contend, diaries, judges, planted, report, soak_report
 from bench.contend import Contest, Holder, Outcome, Turn
+from bench.machine import Meter
+from bench.semaphore import Store
+from tests.support import fault_proxy
 
 HOLDERS = [Holder("a", "1"), Holder("b", "2")]
 PERMITS = {"one": 1, "two": 2}
@@ -65,47 +72,94 @@ class TestSummary:
         assert contend.percentiles([]) is None
 
 
+def test_a_store_has_on_disk_what_was_measured_and_measures_it_once(tmp_path: Path) -> None:
+    path, ways = tmp_path / "semaphore.json", iter([{"x": 1}, {"x": 2}])
+    Store(path, {}).measured("part", "8", by=lambda: next(ways))
+    again = Store(path, json.loads(path.read_text()))
+    assert again.measured("part", "8", by=lambda: next(ways)) == {"x": 1}
+    assert again.measured("part", "32", by=lambda: next(ways)) == {"x": 2}
+
+
+def test_a_meter_tells_the_busiest_of_a_group_and_what_ran_beside_it() -> None:
+    meter = Meter({"group": [os.getpid(), 0]})
+    until = time.process_time() + 0.1
+    while time.process_time() < until:
+        pass
+    cores = meter.cores()
+    assert cores["group"] == cores["group, busiest"] > 0
+    assert set(cores) == {"group", "group, busiest", "others"}
+
+
+class TestReport:
+    def figures(self, rate: float, **more: Any) -> dict[str, Any]:
+        contest = Contest("", {}, HOLDERS, seconds=10)
+        requests = Counter(POST=2, DELETE=2)
+        turns = [turn("a", 1, 1, 2), turn("b", 2, 2.01, 3)]
+        found = contend.summary(contest, Outcome(0.0, 10.0, turns, requests=requests))
+        return {**found, "cycles_per_s": rate, "cores": {}, **more}
+
+    def found(self, **rates: float) -> dict[str, Any]:
+        return {"contention": {name: {"32": self.figures(rate)} for name, rate in rates.items()}}
+
+    def test_a_figure_is_met_or_not(self) -> None:
+        found = self.found(tickets=100, annotations=19, naive=10)
+        met = {target.what: target.met for target in report.targets(found)}
+        assert met["tickets, 32 contenders"]
+        assert not met["annotations, 32 contenders"]
+
+    def test_half_of_the_rate_with_many_is_not_as_with_few(self) -> None:
+        found = self.found(tickets=100, annotations=20, naive=10)
+        found["contention"]["tickets"]["512"] = self.figures(50)
+        (many,) = [target for target in report.targets(found) if target.what == "tickets, 512 contenders"]
+        assert not many.met
+        assert "-50%" in many.measured
+
+    def test_a_run_that_is_not_the_median_is_judged_too(self) -> None:
+        runs = {"0": self.figures(5), "1": self.figures(6, overlaps=1)}
+        assert report.faults({"contention_runs": {"tickets": {"32": runs}}}) == ["tickets, 32 contenders: overlaps 1"]
+
+
 class TestBeliefs:
     """What holders wrote down, against what the oracle saw."""
 
-    def wrong(self, *beliefs: soak.Belief) -> list[str]:
+    def wrong(self, *beliefs: diaries.Belief) -> list[str]:
         known = {name: judges.AnnotationsJudge(name) for name in PERMITS}
         for belief in beliefs:
             known[belief.semaphore].grants.setdefault(belief.fence, (belief.holder, "permit"))
-        return soak.disbeliefs(beliefs, PERMITS, known)[0]
+        return diaries.disbeliefs(beliefs, PERMITS, known)[0]
 
     def test_turns_one_after_the_other_are_right(self) -> None:
-        first, second = soak.Belief("one", "a", 1, 0, 1), soak.Belief("one", "b", 2, 1, 2)
+        first, second = diaries.Belief("one", "a", 1, 0, 1), diaries.Belief("one", "b", 2, 1, 2)
         assert self.wrong(first, second) == []
 
     def test_two_holders_of_one_permit_are_wrong(self) -> None:
-        (wrong,) = self.wrong(soak.Belief("one", "a", 1, 0, 1), soak.Belief("one", "b", 2, 0.9, 2))
+        (wrong,) = self.wrong(diaries.Belief("one", "a", 1, 0, 1), diaries.Belief("one", "b", 2, 0.9, 2))
         assert wrong.startswith("S1")
 
     def test_two_holders_of_two_permits_are_right_and_three_wrong(self) -> None:
-        pair = [soak.Belief("two", "a", 1, 0, 3), soak.Belief("two", "b", 2, 1, 4)]
+        pair = [diaries.Belief("two", "a", 1, 0, 3), diaries.Belief("two", "b", 2, 1, 4)]
         assert self.wrong(*pair) == []
-        assert any(found.startswith("S1") for found in self.wrong(*pair, soak.Belief("two", "c", 3, 2, 2.5)))
+        assert any(found.startswith("S1") for found in self.wrong(*pair, diaries.Belief("two", "c", 3, 2, 2.5)))
 
     def test_a_fence_given_twice_is_wrong(self) -> None:
-        found = self.wrong(soak.Belief("two", "a", 1, 0, 1), soak.Belief("two", "b", 1, 2, 3))
+        found = self.wrong(diaries.Belief("two", "a", 1, 0, 1), diaries.Belief("two", "b", 1, 2, 3))
         assert any(violation.startswith("S2") for violation in found)
 
     def test_fences_of_one_permit_grow(self) -> None:
-        (wrong,) = self.wrong(soak.Belief("one", "a", 2, 0, 1), soak.Belief("one", "b", 1, 2, 3))
+        (wrong,) = self.wrong(diaries.Belief("one", "a", 2, 0, 1), diaries.Belief("one", "b", 1, 2, 3))
         assert wrong.startswith("S2")
 
     def test_a_grant_that_nobody_saw_is_wrong(self) -> None:
         known = {name: judges.AnnotationsJudge(name) for name in PERMITS}
-        (wrong,) = soak.disbeliefs([soak.Belief("one", "a", 1, 0, 1)], PERMITS, known)[0]
+        (wrong,) = diaries.disbeliefs([diaries.Belief("one", "a", 1, 0, 1)], PERMITS, known)[0]
         assert "never was" in wrong
 
     def test_who_was_killed_held_until_its_death(self, tmp_path: Path) -> None:
         diary = tmp_path / "diary"
         diary.write_text("1.5 G one a u 7\n2.0 R one a u 7\n3.0 G one b v 8\n")
-        assert soak.beliefs(diary, died=9.0) == [
-            soak.Belief("one", "a", 7, 1.5, 2.0),
-            soak.Belief("one", "b", 8, 3.0, 9.0),
+        assert diaries.beliefs(diary, died=9.0) == [
+            diaries.Belief("one", "a", 7, 1.5, 2.0),
+            diaries.Belief("one", "b", 8, 3.0, 9.0),
         ]
 
 
@@ -146,9 +200,58 @@ def test_what_a_watch_missed_is_read_back_revision_by_revision() -> None:
     assert chronicle.read_back == 3
 
 
+WELL: dict[str, Any] = {
+    "engine": "tickets",
+    "grants": 5,
+    "grants_believed": 5,
+    "seconds": 60.0,
+    "revisions_judged": 10,
+    "revisions_read_back": 1,
+    "permits": {"one": 1},
+    "holders_at_a_time": 4,
+    "over_grants": 0,
+    "violations": [],
+    "unserved_after_the_faults": [],
+    "faults": {"API server killed": 1},
+}
+
+
+def a_run(**found: Any) -> dict[str, Any]:
+    machine = dict.fromkeys(("cpu", "cores", "system", "kernel", "python", "at", "commit"), "x")
+    return {"machine": machine | {"memory_gib": 1.0}, "seed": 7, "kubernetes": "v1", "engines": [{**WELL, **found}]}
+
+
 @pytest.mark.parametrize("broken", ["violations", "over_grants", "unserved_after_the_faults"])
 def test_a_soak_fails_on_each_fault_and_without_a_grant(broken: str) -> None:
-    well: dict[str, Any] = {"grants": 5, "violations": [], "over_grants": 0, "unserved_after_the_faults": []}
-    assert not soak.failed(well)
-    assert soak.failed({**well, "grants": 0})
-    assert soak.failed({**well, broken: ["something"]})
+    assert not soak_report.failed(WELL)
+    assert soak_report.failed({**WELL, "grants": 0})
+    assert soak_report.failed({**WELL, broken: ["something"]})
+
+
+def test_appended_soaks_add_up_and_keep_every_violation(tmp_path: Path) -> None:
+    soak_report.write(tmp_path, a_run(grants=100), append=True)
+    soak_report.write(tmp_path, a_run(grants=1_000, violations=["S1: one too many"]), append=True)
+    page = soak_report.write(tmp_path, a_run(engine="annotations"), append=True).read_text()
+    assert "**1,105 grants, 1 violations.**" in page
+    assert "- VIOLATION S1: one too many" in page
+    assert "| tickets | 1,100 | 1 |" in page
+    alone = soak_report.write(tmp_path, a_run(), append=False).read_text()
+    assert "**5 grants, 0 violations.**" in alone
+
+
+@pytest.mark.parametrize("engine", ["annotations", "tickets"])
+def test_the_bad_network_has_every_fault_and_ends_watches_by_410(engine: str) -> None:
+    dice = random.Random(1)
+    seen = [bad_network.some_fault(dice, engine) for _ in range(500)]
+    assert {type(planned.fault) for planned in seen} == set(get_args(fault_proxy.Fault)) - {
+        fault_proxy.Stale  # a lie about the present, which no network tells
+    }
+    gone = [planned for planned in seen if planned.fault == fault_proxy.Answer(410, "Expired")]
+    assert gone and all(planned.path == bad_network.WATCH for planned in gone)
+    assert {planned.method for planned in seen} <= {"", "GET", *bad_network.WRITES[engine]}, "others meet nothing"
+
+
+def test_a_planted_old_fence_is_that_of_the_turn_before() -> None:
+    bug = planted.Bug(planted.OLD_FENCE)
+    assert [bug.fence(0, 5), bug.fence(5, 9)] == [5, 5]
+    assert planted.Bug("").fence(5, 9) == 9

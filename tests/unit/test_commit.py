@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.muster.coordination.plugins.module_utils.api import CONFIGMAPS, Forbidden, NotFound
-from ansible_collections.muster.coordination.plugins.module_utils.commit import DELETE, Pace, commit
+from ansible_collections.muster.coordination.plugins.module_utils.commit import DELETE, Backoff, Pace, commit
 from ansible_collections.muster.coordination.plugins.module_utils.errors import MusterError, TimedOut
 from ansible_collections.muster.coordination.tests.support.memory_api import MemoryApi
 
@@ -325,6 +325,23 @@ def test_what_was_seen_to_be_absent_and_is_there_is_read(api, time):
     assert run(api, append("b"), time, seen=None).after["data"]["x"] == "ab"
 
 
+def test_after_a_conflict_what_a_watch_shows_meanwhile_saves_the_read(api, time):
+    seen = made(api)
+    now = api.replace(CONFIGMAPS, {**seen, "data": {"x": "ab"}})
+    api.requests.clear()
+    done = run(api, append("c"), time, seen=seen, latest=lambda: now)
+    assert (done.before, done.after["data"]) == (now, {"x": "abc"})
+    assert api.requests == ["replace configmaps/o"] * 2
+
+
+def test_after_a_conflict_a_watch_that_shows_nothing_newer_is_not_believed(api, time):
+    seen = made(api)
+    api.replace(CONFIGMAPS, {**seen, "data": {"x": "ab"}})
+    api.requests.clear()
+    assert run(api, append("c"), time, seen=seen, latest=lambda: seen).after["data"] == {"x": "abc"}
+    assert api.requests == ["replace configmaps/o", "get configmaps/o", "replace configmaps/o"]
+
+
 def test_that_nothing_is_to_be_done_is_not_believed_of_what_was_seen(api, time):
     seen = made(api, "ab")
     now = api.replace(CONFIGMAPS, {**seen, "data": {"x": "a"}})
@@ -359,5 +376,5 @@ def test_check_mode_reads_what_there_is(api, time):
 def test_who_can_wait_gives_way_after_a_conflict(api, time):
     made(api)
     api.faults = ["replace 409"] * 4
-    run(api, append("b"), time, backoff=(0.01, 0.05))
-    assert time.slept == [0.01, 0.02, 0.04, 0.05]
+    run(api, append("b"), time, backoff=Backoff(0.01, 0.5, growth=4.0))
+    assert time.slept == [0.01, 0.04, 0.16, 0.5]

@@ -20,8 +20,16 @@ from ansible_collections.muster.coordination.plugins.module_utils.errors import 
 NOW = "2026-01-31T12:00:00Z"
 
 
-def who(name: str, *, want: str = ANY, uid: str | None = None, priority: int = 0, lease: int | None = None) -> Claimant:
-    return Claimant(name, f"{name}-uid" if uid is None else uid, {want: 1}, priority, lease)
+def who(
+    name: str,
+    *,
+    want: str | dict[str, int] = ANY,
+    uid: str | None = None,
+    priority: int = 0,
+    lease: int | None = None,
+) -> Claimant:
+    wants = {want: 1} if isinstance(want, str) else want
+    return Claimant(name, f"{name}-uid" if uid is None else uid, wants, priority, lease)
 
 
 def claimed(semaphore: Semaphore, *claimants: Claimant) -> Semaphore:
@@ -122,15 +130,143 @@ def test_a_second_resource_is_refused_with_what_is_held():
         ("priority", {"priority": 1001}),
         ("lease", {"lease_seconds": 2}),
         ("lease", {"lease_seconds": 604801}),
-        ("want", {"want": {"gpu": 2}}),
-        ("want", {"want": {"gpu": 1, "tpu": 1}}),
         ("want", {"want": {}}),
+        ("want", {"want": {"gpu": 0}}),
+        ("want", {"want": {"gpu": 2**31}}),
+        ("want", {"want": {"gpu": True}}),
+        ("want", {"want": {"gpu": "2"}}),
+        ("want", {"want": {"": 1}}),
+        ("want", {"want": {"x" * 254: 1}}),
+        ("want", {"want": {ANY: 2}}),
+        ("want", {"want": {ANY: 1, "gpu": 1}}),
+        ("want", {"want": {f"r{number}": 1 for number in range(17)}}),
     ],
 )
 def test_a_claim_that_makes_no_sense_is_refused_by_name(field, wrong):
     with pytest.raises(Malformed) as refused:
         Claimant(**{"holder": "a", "uid": "u", "want": {"gpu": 1}, **wrong})
     assert refused.value.field == field
+
+
+# ------------------------------------------------------------------------------------------ several resources
+
+
+def several(*claimants: Claimant, **capacity: int) -> Semaphore:
+    return claimed(Semaphore(capacity, mode=engine.V2), *claimants)
+
+
+def has(semaphore: Semaphore) -> dict[str, dict[str, int]]:
+    return {name: dict(grant.resources) for name, grant in sorted(semaphore.grants.items())}
+
+
+def test_a_claim_of_several_resources_gets_all_of_them_or_waits_for_all_of_them():
+    semaphore = several(who("a", want={"gpu": 2, "tpu": 1}), who("b", want={"gpu": 2, "tpu": 1}), gpu=4, tpu=1)
+    assert has(semaphore) == {"a": {"gpu": 2, "tpu": 1}}
+    assert semaphore.free() == {"gpu": 2, "tpu": 0}
+    assert has(engine.release(semaphore, "a", "a-uid", now=NOW).semaphore) == {"b": {"gpu": 2, "tpu": 1}}
+
+
+def test_what_one_who_waits_wants_is_kept_from_those_behind_it_and_nothing_else():
+    before = several(who("a", want="gpu"), who("big", want={"gpu": 2, "tpu": 1}), gpu=2, tpu=1, zpu=1)
+    after = claimed(before, who("b", want="gpu"), who("c", want="tpu"), who("d", want="zpu"), who("e"))
+    assert has(after) == {"a": {"gpu": 1}, "d": {"zpu": 1}}
+    assert queue(after) == ["big", "b", "c", "e"]
+    assert has(engine.release(after, "a", "a-uid", now=NOW).semaphore) == {"big": {"gpu": 2, "tpu": 1}, "d": {"zpu": 1}}
+
+
+def test_several_that_stand_behind_are_served_in_one_step_when_the_large_one_leaves():
+    before = several(who("a", want="gpu"), who("big", want={"gpu": 3}), gpu=3)
+    before = claimed(before, who("b", want={"gpu": 2}), who("c", want="gpu"))
+    assert has(engine.release(before, "big", "big-uid", now=NOW).semaphore) == {"a": {"gpu": 1}, "b": {"gpu": 2}}
+
+
+def test_a_large_claim_grows_old_like_any_other():
+    before = several(who("a", want={"gpu": 2}), who("big", want={"gpu": 2}), gpu=2)
+    for number in range(engine.AGEING + 1):
+        before = claimed(before, who(f"b{number}", want="gpu", priority=1))
+    order = queue(before)
+    assert order.index("b0") < order.index("big") < order.index(f"b{engine.AGEING}")
+
+
+def test_more_than_one_permit_needs_mode_v2_and_says_so():
+    for want in ({"gpu": 2}, {"gpu": 1, "tpu": 1}):
+        with pytest.raises(MusterError, match=r"in mode v1 .*set mode v2 with k8s_semaphore; no old Distributor"):
+            engine.claim(Semaphore({"gpu": 2, "tpu": 1}), who("a", want=want), now=NOW, enqueue=True)
+
+
+def test_more_than_there_is_is_refused_when_it_is_asked_for():
+    before = several(who("a", want="gpu"), gpu=2, tpu=0)
+    with pytest.raises(Malformed, match=r"is 'gpu=3': ask for no more than the capacity, which is 2 \(distrib"):
+        claimed(before, who("b", want={"gpu": 3}))
+    with pytest.raises(Malformed, match=r"resource is 'tpu=1'.* which is 0"):
+        claimed(before, who("b", want={"gpu": 1, "tpu": 1}))
+    assert queue(claimed(before, who("b", want="tpu"))) == ["b"], "out of service: it waits, and harms nobody"
+
+
+def test_one_who_waits_goes_on_waiting_when_the_capacity_is_lowered_under_it():
+    before = several(who("a", want={"gpu": 2}), who("b", want={"gpu": 2}), gpu=2)
+    lowered = engine.with_capacity(before, {"gpu": 1}, now=NOW)
+    again = engine.claim(lowered, who("b", want={"gpu": 2}), now=NOW, enqueue=True)
+    assert (again.outcome, again.semaphore) == ("waiting", lowered)
+    assert engine.out_of_reach(lowered.capacity, {"gpu": 2}) == (
+        "waits for 2 of gpu while the capacity is 1 of gpu: until that is raised"
+    )
+    assert engine.out_of_reach({}, {"gone": 1}) and not engine.out_of_reach({"gpu": 2}, {"gpu": 2})
+    raised = engine.with_capacity(engine.release(lowered, "a", "a-uid", now=NOW).semaphore, {"gpu": 2}, now=NOW)
+    assert has(raised) == {"b": {"gpu": 2}}
+
+
+def test_who_has_one_thing_and_asks_for_another_is_told_what_it_has():
+    held = several(who("a", want={"gpu": 2}), gpu=2)
+    assert engine.claim(held, who("a"), now=NOW, enqueue=True).outcome == "held", "it is content with what it has"
+    with pytest.raises(MusterError, match=r"a holds 2 of gpu \(fence 2\) and asks for gpu: a holder has one claim"):
+        claimed(held, who("a", want="gpu"))
+
+
+def test_the_mode_is_changed_while_nobody_has_more_than_it_can_say():
+    plain = claimed(Semaphore({"gpu": 1}), who("a"), who("b", want="gpu"))
+    assert engine.with_mode(plain, engine.V1) is plain
+    assert engine.with_mode(engine.with_mode(plain, engine.V2), engine.V1) == plain
+    waits = several(who("a", want="gpu"), who("b", want={"gpu": 2}), gpu=2)
+    for more in (several(who("b", want={"gpu": 2}), gpu=2), waits):
+        with pytest.raises(MusterError, match=r"more for b \(2 of gpu\): let them leave first, or keep mode v2"):
+            engine.with_mode(more, engine.V1)
+
+
+@pytest.mark.parametrize(
+    ("items", "want"),
+    [
+        ([], {ANY: 1}),
+        (["*"], {ANY: 1}),
+        (["gpu"], {"gpu": 1}),
+        (["gpu=3", "db"], {"gpu": 3, "db": 1}),
+        (["a=b"], {"a=b": 1}),
+        (["a=b=2"], {"a=b": 2}),
+        (["a="], {"a=": 1}),
+        (["a=٣"], {"a=٣": 1}),
+        (["gpu=2147483647"], {"gpu": 2147483647}),
+    ],
+)
+def test_a_want_is_read_from_texts(items, want):
+    assert engine.parse_want(items) == want
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        *(["gpu", "gpu"], ["gpu=1", "gpu=2"], ["gpu=0"], ["gpu=2147483648"], [f"gpu={'9' * 5000}"], ["=3"], [""]),
+        *(["*=2"], ["*", "gpu"], ["x" * 254], [f"r{number}" for number in range(17)]),
+    ],
+)
+def test_a_want_that_makes_no_sense_names_the_resource(items):
+    with pytest.raises(Malformed) as refused:
+        engine.parse_want(items)
+    assert refused.value.field == "resource"
+
+
+def test_resources_are_said_in_words():
+    assert engine.said({"gpu": 2, "licence": 1}) == "2 of gpu, licence"
+    assert engine.said({ANY: 1}) == "any resource"
 
 
 # ------------------------------------------------------------------------------------------ release and hand-off
@@ -252,6 +388,13 @@ def test_whom_an_old_distributor_wrote_is_judged_by_name():
     assert engine.suspects(semaphore, {"old": "any uid"}) == []
     assert engine.suspects(semaphore, {}) == [("old", None)]
     assert holders(engine.reap(semaphore, {("old", None)}, now=NOW).semaphore) == {}
+
+
+def test_those_whose_pod_is_being_deleted_keep_what_they_have_and_wait_no_more():
+    before = claimed(Semaphore({"gpu": 1}), who("a"), who("b"), who("c"))
+    after = engine.reap(before, {("a", "a-uid")}, leaving={("b", "b-uid"), ("c", "another")}, now=NOW).semaphore
+    assert holders(after) == {"c": "gpu"}
+    assert engine.reap(after, (), leaving={("c", "c-uid")}, now=NOW).semaphore == after
 
 
 # ------------------------------------------------------------------------------------------ leases

@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import threading
+from types import MappingProxyType
+
 import pytest
 
 from ansible_collections.muster.coordination.plugins.module_utils.api import (
@@ -16,10 +19,12 @@ from ansible_collections.muster.coordination.plugins.module_utils.api import (
     Snapshot,
     Trouble,
 )
+from ansible_collections.muster.coordination.plugins.module_utils.commit import CONFLICT_BACKOFF
 from ansible_collections.muster.coordination.plugins.module_utils.decisions import semaphore as engine
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.semaphore import ANY, Claimant, Identity
 from ansible_collections.muster.coordination.plugins.module_utils.verbs import annotations as on_annotations
 from ansible_collections.muster.coordination.plugins.module_utils.verbs import attendance, pods
+from ansible_collections.muster.coordination.plugins.module_utils.verbs.annotations import GIVE_WAY
 from ansible_collections.muster.coordination.plugins.module_utils.verbs.attendance import Attendant, Sight
 from ansible_collections.muster.coordination.tests.support.memory_api import MemoryApi
 
@@ -29,17 +34,26 @@ CAPACITY = engine.CAPACITY
 class Hand:
     """Turns one Attendant's loop by hand. Seconds."""
 
-    def __init__(self, api: MemoryApi, name: str, *, uid: str = "", lease: int | None = None, start: float = 1000.0):
-        self.api, self.now = api, start
-        claimant = Claimant(name, uid, {ANY: 1}, lease_seconds=lease)
-        self.seat = on_annotations.seat(api, name="sem", namespace="ns", claimant=claimant)
+    def __init__(
+        self,
+        api: MemoryApi,
+        name: str,
+        *,
+        uid: str = "",
+        lease: int | None = None,
+        want: engine.Resources = MappingProxyType({ANY: 1}),
+        name_of: str = "sem",
+    ):
+        self.api, self.now, self.name_of = api, 1000.0, name_of
+        claimant = Claimant(name, uid, want, lease_seconds=lease)
+        self.seat = on_annotations.seat(api, name=name_of, namespace="ns", claimant=claimant)
         self.attendant = Attendant(api, self.seat, namespace="ns", clock=lambda: self.now)
         self.turns = 0
         self.attendant._resync_at = self.now + 60
 
     def look(self) -> Hand:
         """Both watches bring what there is now."""
-        objects = self.api.list(CONFIGMAPS, "ns").items
+        objects = self.api.list(CONFIGMAPS, "ns", field_selector=f"metadata.name={self.name_of}").items
         living = self.api.list(PODS, "ns", field_selector=pods.LIVING).items
         self.attendant._take("object", Snapshot(objects, str(self.api.version)))
         self.attendant._take("pods", Snapshot(living, str(self.api.version)))
@@ -143,16 +157,65 @@ def test_a_waiter_writes_once_and_then_only_watches(api):
 def test_newcomers_give_way_to_those_in_line_after_a_conflict(api, monkeypatch):
     """Or those who hand on would win one write in so many as there are newcomers."""
     api.configmap(**{CAPACITY: '{"gpu": 1}'})
-    largest = []
+    used = []
     commit = on_annotations.commit
-    monkeypatch.setattr(on_annotations, "commit", lambda *at, **o: largest.append(o["backoff"][1]) or commit(*at, **o))
+    monkeypatch.setattr(on_annotations, "commit", lambda *at, **o: used.append(o["backoff"]) or commit(*at, **o))
     first, second = (Hand(api, name, uid=api.pod(name)) for name in ("a", "b"))
     first.look().turn()
     second.look().turn()
     api.requests.clear()
     on_annotations.leave(api, name="sem", namespace="ns", claimant=first.seat.claimant, timeout=1)
     first.look().turn()
-    assert largest == [2.0, 2.0, 0.05, 2.0]
+    assert used == [GIVE_WAY, GIVE_WAY, CONFLICT_BACKOFF, GIVE_WAY]
+
+
+def test_a_claim_and_a_release_are_one_request_each_on_what_the_watch_showed(api):
+    api.configmap(**{CAPACITY: '{"gpu": 1}'})
+    holder = Hand(api, "a", uid=api.pod("a")).look()
+    api.requests.clear()
+    holder.turn()
+    assert holder.attendant.leave(timeout=1)
+    assert api.requests == ["replace configmaps/sem"] * 2
+    assert not semaphore(api).grants
+
+
+def test_a_release_that_somebody_forestalled_goes_by_what_the_watch_brought_meanwhile(api):
+    api.configmap(**{CAPACITY: '{"gpu": 1}'})
+    holder, waiter = (Hand(api, name, uid=api.pod(name)).look() for name in ("a", "b"))
+    holder.turn()
+    waiter.look().turn()
+    now = api.objects[CONFIGMAPS.plural, "ns", "sem"]
+    api.before_write = lambda _what: holder.attendant._inbox.put(("object", Put(now)))
+    api.requests.clear()
+    assert holder.attendant.leave(timeout=1)
+    assert api.requests == ["replace configmaps/sem"] * 2
+    assert list(semaphore(api).grants) == ["b"]
+
+
+def test_who_holds_takes_in_the_news_of_a_while_at_once(api):
+    api.configmap(**{CAPACITY: '{"gpu": 1}'})
+    holder = Hand(api, "a", uid=api.pod("a")).look()
+    holder.turn()
+    obj, came = api.objects[CONFIGMAPS.plural, "ns", "sem"], threading.Event()
+    holder.attendant._inbox.put(("object", Put(obj)))
+    holder.attendant._stopped.wait = lambda _seconds: holder.attendant._inbox.put(("pods", Put(obj))) or came.set()
+    holder.attendant._absorb(3600)
+    assert came.is_set()
+    assert holder.attendant._inbox.empty()
+    came.clear()
+    holder.attendant.leave(timeout=1)
+    holder.attendant._inbox.put(("object", Put(obj)))
+    holder.attendant._absorb(3600)
+    assert not came.is_set(), "who waits, or wants to, looks at once"
+
+
+def test_a_stop_in_the_middle_of_a_release_still_ends_the_loop(api):
+    api.configmap(**{CAPACITY: '{"gpu": 1}'})
+    holder = Hand(api, "a", uid=api.pod("a")).look()
+    holder.turn()
+    holder.attendant.stop()
+    holder.attendant.leave(timeout=1)
+    holder.attendant._absorb(3600)  # does not wait
 
 
 def test_an_idle_loop_sleeps(api):
@@ -229,6 +292,42 @@ def test_a_pod_that_outlives_its_object_claims_nothing(api):
     assert list(semaphore(api).grants) == ["b"] and semaphore(api).queue == ()
 
 
+def test_a_pod_that_outlives_its_object_gives_back_what_it_has_when_nobody_else_is_there(api):
+    api.configmap(**{CAPACITY: '{"gpu": 1}'})
+    hand = Hand(api, "a", uid=api.pod("a")).look()
+    assert hand.turn().grant is not None
+    api.kill("a")
+    hand.look().turn()
+    assert semaphore(api).grants == {}
+    sight = hand.look().live(30)
+    assert sight.grant is None
+    assert "does not exist any more" in sight.trouble
+    assert semaphore(api).grants == {}
+
+
+def test_a_cache_of_pods_that_lags_makes_nobody_give_back(api):
+    api.configmap(**{CAPACITY: '{"gpu": 1}'})
+    hand = Hand(api, "a", uid=api.pod("a")).look()
+    fence = hand.turn().grant.fence
+    hand.attendant._take("pods", Snapshot([], "0"))
+    assert hand.live(30, look=False).grant.fence == fence
+    assert semaphore(api).grants["a"].fence == fence
+
+
+def test_a_watch_that_the_seat_asks_for_after_a_look_begins_at_once(api, monkeypatch):
+    api.configmap(**{CAPACITY: '{"gpu": 1}'})
+    attendant = Hand(api, "a", uid=api.pod("a")).look().attendant
+    followed, honest = [], dict(attendant._seat.sources())
+
+    def sources():
+        return {**honest, "late": {}} if attendant._view else honest
+
+    monkeypatch.setattr(attendant._seat, "sources", sources)
+    monkeypatch.setattr(attendant, "_follow", lambda source, **_what: followed.append(source))
+    next(attendant.sights())
+    assert followed == ["object", "pods", "late"]
+
+
 def test_the_death_of_a_holder_is_acted_upon_by_the_next_in_the_queue_at_once(api):
     api.configmap(**{CAPACITY: '{"gpu": 1}'})
     a, b, c = (Hand(api, name, uid=api.pod(name)) for name in "abc")
@@ -298,7 +397,7 @@ def test_a_malformed_semaphore_is_left_alone_and_the_holder_goes_on(api):
     assert "distributor_state" in sight.trouble
     assert writes(api) == before
     api.configmap(**{engine.STATE: good})
-    assert hand.look().turn() == Sight(held, None, semaphore(api), None)
+    assert hand.look().turn() == Sight(held, None, on_annotations.Seen(semaphore(api)), None)
 
 
 def test_a_resource_that_is_no_longer_declared_is_told_and_costs_nothing(api):
@@ -309,6 +408,121 @@ def test_a_resource_that_is_no_longer_declared_is_told_and_costs_nothing(api):
     before = len(api.requests)
     assert "name one that distributor_capacity declares (gpu)" in hand.live(40, look=False).trouble
     assert len(api.requests) == before
+
+
+def test_the_semaphore_is_read_again_only_when_it_has_changed(api, monkeypatch):
+    """Each Pod of the namespace changes all the time."""
+    api.configmap(**{CAPACITY: '{"gpu": 1}'})
+    hand = Hand(api, "a", uid=api.pod("a")).look()
+    hand.turn()
+    held = hand.turn()
+    read, times = on_annotations.read, []
+    monkeypatch.setattr(on_annotations, "read", lambda obj: times.append(obj) or read(obj))
+    for _ in range(5):
+        other = api.pod("other")
+        hand.attendant._take("pods", Put({"metadata": {"name": "other", "uid": other, "resourceVersion": "9"}}))
+        assert hand.look().turn() == held
+    assert times == []
+    claim(api, "other", other)
+    times.clear()
+    assert hand.look().turn().semaphore.place("other") == 1
+    assert len(times) == 1
+
+
+# ------------------------------------------------------------------------------------------ Pods that are being deleted
+
+
+def test_one_that_waits_leaves_the_queue_when_its_pod_is_being_deleted(api):
+    api.configmap(**{CAPACITY: '{"gpu": 1}'})
+    a, b, c = (Hand(api, name, uid=api.pod(name)) for name in "abc")
+    for hand in (a, b, c):
+        hand.look().turn()
+    api.terminate("b")
+    sight = b.look().turn()
+    assert (sight.grant, sight.place, sight.trouble) == (None, None, None)
+    before = writes(api)
+    assert b.look().live(40).place is None
+    assert writes(api) == before, "it asks for nothing more"
+    on_annotations.leave(api, name="sem", namespace="ns", claimant=a.seat.claimant, timeout=1)
+    assert c.look().turn().grant is not None
+
+
+def test_who_leaves_hands_on_past_those_that_are_leaving_too(api):
+    """As when a Deployment is made smaller: the Pods that wait are deleted together with the one that holds."""
+    api.configmap(**{CAPACITY: '{"gpu": 1}'})
+    a, b, c = (Hand(api, name, uid=api.pod(name)) for name in "abc")
+    for hand in (a, b, c):
+        hand.look().turn()
+    for name in "ab":
+        api.terminate(name)
+    a.look()
+    before = writes(api)
+    assert a.seat.leave(1)
+    assert writes(api) == before + 1
+    assert c.look().turn().grant is not None and not semaphore(api).queue
+    assert not a.seat.leave(1)
+
+
+def test_one_that_holds_keeps_it_while_its_pod_is_being_deleted(api):
+    api.configmap(**{CAPACITY: '{"gpu": 1}'})
+    a, b = (Hand(api, name, uid=api.pod(name)) for name in "ab")
+    for hand in (a, b):
+        hand.look().turn()
+    api.terminate("a")
+    before = writes(api)
+    assert a.look().live(40).grant is not None
+    assert b.look().live(40).place == 1
+    assert writes(api) == before
+
+
+def test_others_take_it_out_of_the_queue_when_it_does_not_itself(api):
+    api.configmap(**{CAPACITY: '{"gpu": 1}'})
+    a, b, c = (Hand(api, name, uid=api.pod(name)) for name in "abc")
+    for hand in (a, b, c):
+        hand.look().turn()
+    api.terminate("b")
+    assert c.look().turn().place == 2, "it concerns only others: after a short random delay"
+    c.live(attendance.OTHERS_FIRST[1] + 0.01)
+    assert [waiter.holder for waiter in semaphore(api).queue] == ["c"]
+
+
+def test_news_of_a_pod_that_is_being_deleted_are_news_once(api):
+    seat = Hand(api, "a", uid="u").seat
+    pod = {"metadata": {"name": "b", "uid": "u-b", "resourceVersion": "5"}}
+    leaving = {"metadata": {**pod["metadata"], "deletionTimestamp": "2026-01-31T12:00:00Z"}}
+    assert [seat.take("pods", Put(obj)) for obj in (pod, pod, leaving, leaving)] == [True, False, True, False]
+    assert seat.take("pods", Removed(leaving)) and not seat._leaving and not seat._pods
+
+
+# ------------------------------------------------------------------------------------------ several resources
+
+
+def test_a_capacity_lowered_under_one_that_waits_is_told(api):
+    api.configmap(**engine.begin({"gpu": 2}, engine.V2))
+    hands = [Hand(api, name, uid=api.pod(name), want={"gpu": 2}) for name in "ab"]
+    for hand in hands:
+        hand.look().turn()
+    assert hands[1].look().turn().trouble is None
+    api.configmap(**{CAPACITY: '{"gpu": 1}'})
+    sight = hands[1].look().live(100)
+    assert (sight.place, sight.trouble) == (
+        1,
+        "waits for 2 of gpu while the capacity is 1 of gpu: until that is raised",
+    )
+    assert hands[0].look().turn().trouble is None
+    assert hands[1].turns < 20
+
+
+def test_who_asks_for_more_than_there_is_or_than_the_mode_says_is_told_and_sends_nothing(api):
+    for capacity, mode, trouble in (
+        ({"gpu": 2}, engine.V1, "set mode v2 with k8s_semaphore"),
+        ({"gpu": 1}, engine.V2, "resource is 'gpu=2': ask for no more than the capacity, which is 1"),
+    ):
+        api.configmap(mode, **engine.begin(capacity, mode))
+        hand = Hand(api, "a", uid="u", want={"gpu": 2}, name_of=mode).look()
+        before = len(api.requests)
+        assert trouble in hand.live(40, look=False).trouble
+        assert len(api.requests) == before
 
 
 # ------------------------------------------------------------------------------------------ leases
@@ -379,7 +593,7 @@ def test_a_holder_that_could_not_renew_says_so_before_others_take_it_away(api):
     holder = Hand(api, "ci", lease=30).look()
     assert holder.turn().grant is not None
     holder.now += 30
-    api.faults = ["get 403"]
+    api.faults = ["replace 403"]
     sight = holder.turn()
     assert sight.grant is None
     assert sight.trouble

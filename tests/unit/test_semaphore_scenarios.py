@@ -8,8 +8,10 @@ difference. Commands:
 
   capacity gpu=2 tpu=1     somebody edits the capacity with kubectl
   configure gpu=2          k8s_semaphore
+  mode v2                  k8s_semaphore with this mode
   pod NAME | pod NAME ends | pod NAME dies | pod NAME is made again
-  claim NAME [want=R] [priority=N] [nowait] [blind]     a sidecar's turn; blind: it sees no Pods die, and reaps nobody
+  claim NAME [want=R] [priority=N] [nowait] [blind]     a sidecar's turn; blind: it sees no Pods die, and reaps nobody;
+                           R is a resource, or several with their counts: gpu=2,tpu
   job NAME [want=R] [lease=S] [nowait]                  a holder that is not a Pod claims, or renews
   release NAME             it gives back what it has
   reap                     anybody looks after the dead
@@ -87,6 +89,13 @@ class Story:
         result = verbs.configure(self.api, name="sem", namespace="ns", capacity=options)
         return "; ".join(["changed" if result["changed"] else "not changed", *result["reasons"]])
 
+    def do_mode(self, flags: list[str], options: dict[str, str]) -> str:
+        try:
+            result = verbs.configure(self.api, name="sem", namespace="ns", mode=flags[0])
+        except MusterError as error:
+            return f"error: {error}"
+        return "changed" if result["changed"] else "not changed"
+
     def do_pod(self, flags: list[str], options: dict[str, str]) -> str:
         name, *what = flags
         if what in (["dies"], ["is", "made", "again"]):
@@ -97,7 +106,8 @@ class Story:
 
     def do_claim(self, flags: list[str], options: dict[str, str]) -> str:
         name = flags[0]
-        me = Claimant(name, self.uids[name], {options.get("want", ANY): 1}, int(options.get("priority", 0)))
+        want = engine.parse_want(options.get("want", ANY).split(","))
+        me = Claimant(name, self.uids[name], want, int(options.get("priority", 0)))
         return self.write(
             lambda seen: engine.claim(seen, me, now="", enqueue="nowait" not in flags), reap="blind" not in flags
         )
@@ -159,11 +169,11 @@ class Story:
         illegal = self.judge.step(annotations)
         assert illegal == [], illegal
         held = [
-            f"{name} has {next(iter(grant.resources))}, {self._fence(grant.fence)}{self._who(grant.uid)}"
+            f"{name} has {self._what(grant.resources)}, {self._fence(grant.fence)}{self._who(grant.uid)}"
             for name, grant in sorted(semaphore.grants.items(), key=lambda item: (item[1].fence, item[0]))
         ]
         waits = [
-            f"{waiter.holder} waits for {next(iter(waiter.want))}{self._who(waiter.uid)}"
+            f"{waiter.holder} waits for {self._what(waiter.want)}{self._who(waiter.uid)}"
             for waiter in semaphore.order()
         ]
         return held + waits or ["nobody has anything"]
@@ -177,6 +187,10 @@ class Story:
         if fence not in self.fences:
             self.fences.append(fence)
         return f"fence {self.fences.index(fence) + 1}"
+
+    @staticmethod
+    def _what(resources: engine.Resources) -> str:
+        return " and ".join(name if count == 1 else f"{count} {name}" for name, count in resources.items())
 
     @staticmethod
     def _who(uid: str | None) -> str:

@@ -14,6 +14,7 @@ from ansible_collections.muster.coordination.plugins.module_utils.decisions impo
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.semaphore import Claimant
 from ansible_collections.muster.coordination.plugins.module_utils.errors import Malformed, MusterError, TimedOut
 from ansible_collections.muster.coordination.plugins.module_utils.verbs import semaphore as verbs
+from ansible_collections.muster.coordination.tests.support import old_distributor
 from ansible_collections.muster.coordination.tests.support.memory_api import MemoryApi
 
 HERE = {"name": "sem", "namespace": "ns"}
@@ -40,11 +41,11 @@ def test_create_again_change_remove_remove_again(api):
         return verbs.configure(api, **HERE, **wishes)
 
     made = run(capacity={"gpu": 1})
-    assert (made["changed"], made["before"], made["after"]) == (True, {}, {"capacity": {"gpu": 1}})
+    assert (made["changed"], made["before"], made["after"]) == (True, {}, {"capacity": {"gpu": 1}, "mode": "v1"})
     assert run(capacity={"gpu": 1})["changed"] is False
     assert run()["changed"] is False
     changed = run(capacity={"gpu": 2, "tpu": 1})
-    assert changed["before"] == {"capacity": {"gpu": 1}}
+    assert changed["before"] == {"capacity": {"gpu": 1}, "mode": "v1"}
     assert changed["capacity"] == {"gpu": 2, "tpu": 1}
     assert run(state="absent")["changed"] is True
     assert run(state="absent")["changed"] is False
@@ -121,7 +122,101 @@ def test_a_malformed_semaphore_is_removed_by_force_only(api):
     assert verbs.configure(api, **HERE, state="absent", force=True)["changed"] is True
 
 
+def test_the_mode_is_made_kept_changed_and_refused(api):
+    def run(**wishes):
+        return verbs.configure(api, **HERE, **wishes)
+
+    told = run(capacity={"gpu": 2}, mode="v2", check_mode=True)
+    assert (told["changed"], told["after"]) == (True, {"capacity": {"gpu": 2}, "mode": "v2"}) and api.objects == {}
+    assert run(capacity={"gpu": 2}, mode="v2")["mode"] == "v2"
+    with pytest.raises(old_distributor.GoError):
+        old_distributor.run(api.annotations(), "old", ["old"])
+    assert run(capacity={"gpu": 2})["changed"] is False
+    claim(api, "a", resources={"gpu": 2})
+    with pytest.raises(MusterError, match=r"more for a \(2 of gpu\): let them leave first, or keep mode v2"):
+        run(mode="v1")
+    verbs.release(api, **HERE, holder="a")
+    told, done = run(mode="v1", check_mode=True), run(mode="v1", capacity={"gpu": 1})
+    assert told["after"] == {"capacity": {"gpu": 2}, "mode": "v1"}
+    assert (done["before"], done["after"]) == (
+        {"capacity": {"gpu": 2}, "mode": "v2"},
+        {"capacity": {"gpu": 1}, "mode": "v1"},
+    )
+    old_distributor.run(api.annotations(), "old", ["old"])
+    with pytest.raises(Malformed, match="mode is 'v3': give one of v1, v2"):
+        run(mode="v3")
+
+
+def test_the_dead_do_not_keep_a_semaphore_in_its_mode(api):
+    verbs.configure(api, **HERE, capacity={"gpu": 2}, mode="v2")
+    api.pod("web-0")
+    claim(api, "web-0", lease=None, resources={"gpu": 2})
+    with pytest.raises(MusterError, match="web-0"):
+        verbs.configure(api, **HERE, mode="v1")
+    api.kill("web-0")
+    assert verbs.configure(api, **HERE, mode="v1")["after"]["mode"] == "v1"
+    assert seen(api).grants == {}
+
+
+def test_a_mode_kept_or_changed_loses_nobody(api):
+    verbs.configure(api, **HERE, capacity={"gpu": 1})
+    fence = claim(api, "a")["fence"]
+    for mode in ("v2", "v1"):
+        verbs.configure(api, **HERE, mode=mode)
+        assert claim(api, "a")["fence"] == fence
+
+
+def test_annotations_that_fill_up_are_warned_of(api):
+    api.configmap(**{engine.CAPACITY: '{"gpu": 1}', "filler": "x" * 140_000})
+    for told in (claim(api, "a"), verbs.configure(api, **HERE, capacity={"gpu": 2})):
+        (warning,) = told["warnings"]
+        assert "ConfigMap sem fill" in warning and "of the 262144 bytes" in warning
+
+
 # ------------------------------------------------------------------------------------------ claim and release
+
+
+def test_several_resources_are_claimed_shown_and_given_back(api):
+    verbs.configure(api, **HERE, capacity={"gpu": 2, "tpu": 1}, mode="v2")
+    wanted = {"gpu": 2, "tpu": 1}
+    made = claim(api, resources={"gpu": "2", "tpu": 1})
+    assert (made["resource"], made["resources"], made["before"]["resources"]) == (None, wanted, {})
+    assert claim(api, resources=wanted)["changed"] is False
+    (shown,) = verbs.info(api, namespace="ns")["semaphores"]
+    assert shown["mode"] == "v2" and shown["error"] is None
+    assert [(one["resource"], one["resources"]) for one in shown["holders"]] == [(None, wanted)]
+    with pytest.raises(MusterError, match=r"2 of gpu is not free for b: in use: gpu 2 of 2; held by ci \(fence"):
+        claim(api, "b", resources={"gpu": 2})
+    verbs.attempt(api, **HERE, claimant=Claimant("b", "", {"gpu": 2}, lease_seconds=60), enqueue=True)
+    verbs.attempt(api, **HERE, claimant=Claimant("c", "", {"tpu": 1}, lease_seconds=60), enqueue=True)
+    (shown,) = verbs.info(api, namespace="ns")["semaphores"]
+    assert [(one["want"], one["wants"]) for one in shown["waiters"]] == [(None, {"gpu": 2}), ("tpu", {"tpu": 1})]
+    assert verbs.release(api, **HERE, holder="ci")["before"]["resources"] == wanted
+
+
+@pytest.mark.parametrize(
+    ("wish", "message"),
+    [
+        ({"resource": "gpu", "resources": {"gpu": 2}}, "give either these or resource, which is 'gpu'"),
+        ({"resources": {}}, "resources is {}: name 1 to 16 resources"),
+        ({"resources": {"gpu": "two"}}, "give each a whole number from 1"),
+        ({"resources": {"gpu": 0}}, "give each a whole number from 1"),
+        ({"resources": {"gpu": 3}}, "resource is 'gpu=3': ask for no more than the capacity, which is 2"),
+        ({"resources": {"cpu": 1}}, r"resource is 'cpu': name one that distributor_capacity declares \(gpu\)"),
+    ],
+)
+def test_a_wish_that_makes_no_sense_is_refused_by_name(api, wish, message):
+    verbs.configure(api, **HERE, capacity={"gpu": 2}, mode="v2")
+    before = api.version
+    with pytest.raises(Malformed, match=message):
+        claim(api, **wish)
+    assert api.version == before
+
+
+def test_more_than_one_permit_in_mode_v1_says_what_to_do(api):
+    verbs.configure(api, **HERE, capacity={"gpu": 2})
+    with pytest.raises(MusterError, match=r"ci asks for 2 of gpu, .*set mode v2 with k8s_semaphore"):
+        claim(api, resources={"gpu": 2})
 
 
 def test_claim_again_release_release_again(api):

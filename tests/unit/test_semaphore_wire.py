@@ -164,7 +164,7 @@ MALFORMED = {
     "state: no JSON": ({**FULL, STATE: "{"}, "distributor_state]"),
     "state: a list": ({**FULL, STATE: "[]"}, "distributor_state]"),
     "state: a later version": (_with_state(version=2), "distributor_state]"),
-    "state: another mode": (_with_state(mode="v2"), "distributor_state]"),
+    "state: another mode": (_with_state(mode="v3"), "distributor_state]"),
     "state: no version": ({**FULL, STATE: '{"epoch": 1}'}, "distributor_state]"),
     "state: epoch": (_with_state(epoch="6"), "distributor_state].epoch"),
     "state: grants": (_with_state(grants=[]), "distributor_state].grants"),
@@ -201,6 +201,118 @@ def test_what_is_malformed_is_refused_by_its_name_and_nothing_is_written(annotat
 def test_null_and_missing_annotations_are_empty():
     assert engine.parse({}) == Semaphore({})
     assert engine.parse(dict.fromkeys((CAPACITY, ASSIGNMENT, STATE), "null")) == Semaphore({})
+
+
+# ------------------------------------------------------------------------------------------ mode v2
+
+
+def two(name: str, **want: int) -> Claimant:
+    return Claimant(name, f"{name}-uid", want)
+
+
+def claimed(annotations: dict[str, str], *claimants: Claimant) -> dict[str, str]:
+    obj = {"metadata": {"name": "sem", "annotations": annotations}}
+    for one in claimants:
+        before = engine.parse(obj["metadata"]["annotations"])
+        obj = engine.annotate(obj, before, engine.claim(before, one, now=NOW, enqueue=True).semaphore)
+    return obj["metadata"]["annotations"]
+
+
+EMPTY2 = {CAPACITY: '{"gpu":4,"tpu":1}', ASSIGNMENT: '{"":{"mode":"v2"}}'}
+FULL2 = claimed(EMPTY2, two("a", gpu=3, tpu=1), two("b", gpu=2), claimant("c"))
+
+
+def test_the_form_of_v2_is_this():
+    assert engine.begin({"gpu": 4, "tpu": 1}, engine.V2) == EMPTY2
+    assert json.loads(FULL2[ASSIGNMENT]) == {"": {"mode": "v2"}, "a": {"gpu": 3, "tpu": 1}}
+    state = json.loads(FULL2[STATE])
+    assert (state["version"], state["mode"]) == (1, "v2")
+    assert state["grants"]["a"]["resources"] == {"gpu": 3, "tpu": 1}
+    assert [waiter["want"] for waiter in state["queue"]] == [{"gpu": 2}, {"*": 1}]
+    assert engine.begin({"gpu": 1}, engine.V1) == {CAPACITY: '{"gpu":1}'}
+
+
+def test_what_was_written_in_v2_is_read_back():
+    semaphore = engine.parse(FULL2)
+    assert semaphore.mode == "v2"
+    assert engine.parse({**FULL2, **engine.render(semaphore)}) == semaphore
+
+
+def test_a_semaphore_of_v2_that_was_just_made_begins_above_its_predecessor():
+    assert engine.parse(EMPTY2, 100).epoch == engine.NUMBERS * 100
+
+
+@pytest.mark.parametrize("annotations", [EMPTY2, FULL2, claimed(EMPTY2, two("a", gpu=2), two("b", gpu=3))])
+def test_an_old_distributor_can_not_read_v2_even_when_nobody_holds(annotations):
+    released = engine.release(engine.parse(annotations), "a", None, now=NOW).semaphore
+    for found in (annotations, {**annotations, **engine.render(released)}):
+        with pytest.raises(old_distributor.GoError):
+            old_distributor.run(found, "old", ["old"])
+
+
+def test_v2_is_known_by_the_sentinel_when_the_state_was_lost_and_by_the_state_when_that_was():
+    without_state = {key: text for key, text in FULL2.items() if key != STATE}
+    lost = engine.parse(without_state, 7)
+    assert (lost.mode, lost.epoch) == ("v2", engine.NUMBERS * 7)
+    assert {name: (grant.uid, grant.resources) for name, grant in lost.grants.items()} == {
+        "a": (None, {"gpu": 3, "tpu": 1})
+    }
+    for broken in ("{}", "null", '{"a":{"gpu":3,"tpu":1}}'):
+        seen = engine.parse({**FULL2, ASSIGNMENT: broken})
+        written = engine.render(engine.reap(seen, (), now=NOW).semaphore)
+        assert seen.mode == "v2" and seen.behind
+        assert json.loads(written[ASSIGNMENT])[""] == {"mode": "v2"}, "the next write keeps old readers off again"
+
+
+def test_a_state_that_says_v1_beside_the_sentinel_is_written_anew():
+    state = json.loads(FULL[STATE])
+    assignment = {"": {"mode": "v2"}, "a": {"gpu": 1}, "ci": {"tpu": 1}}
+    seen = engine.parse({**FULL, ASSIGNMENT: json.dumps(assignment), STATE: json.dumps(state)})
+    assert seen.mode == "v2" and seen.behind and seen.grants["a"].fence == 2
+    assert json.loads(engine.render(engine.reap(seen, (), now=NOW).semaphore)[STATE])["mode"] == "v2"
+
+
+def test_unknown_keys_survive_in_v2_and_a_change_of_mode():
+    state = json.loads(FULL2[STATE])
+    state["later"] = {"version": "will know"}
+    state["grants"]["a"]["note"] = ["mine"]
+    obj = {
+        "metadata": {"name": "sem", "annotations": {**FULL2, STATE: json.dumps(state), "x": "y"}},
+        "data": {"k": "v"},
+    }
+    before = engine.parse(obj["metadata"]["annotations"])
+    after = engine.annotate(obj, before, engine.release(before, "b", None, now=NOW).semaphore)
+    written = json.loads(after["metadata"]["annotations"][STATE])
+    assert (written["later"], written["grants"]["a"]["note"]) == (state["later"], ["mine"])
+    assert (after["metadata"]["annotations"]["x"], after["data"]) == ("y", {"k": "v"})
+    plain = {**FULL, STATE: json.dumps({**json.loads(FULL[STATE]), "later": 1})}
+    switched = engine.render(engine.with_mode(engine.parse(plain), "v2"))
+    assert json.loads(switched[STATE])["later"] == 1
+
+
+def _v2(**changes):
+    return {**FULL2, ASSIGNMENT: json.dumps({"": {"mode": "v2"}, "a": {"gpu": 3, "tpu": 1}, **changes})}
+
+
+MALFORMED_V2 = {
+    "a name where counts stand": (_v2(b="gpu"), "distributor_assignment].b", 'give {"gpu":1}: this is mode v2'),
+    "a name for the sentinel": (_v2(**{"": "gpu"}), "distributor_assignment].", 'give {"gpu":1}'),
+    "another sentinel": (_v2(**{"": {"mode": "v3"}}), "distributor_assignment].''", "use the newer one"),
+    "more in the sentinel": (_v2(**{"": {"mode": "v2", "x": 1}}), "distributor_assignment].''", "use the newer one"),
+    "nothing held": (_v2(b={}), "distributor_assignment].b", "each with its count from 1"),
+    "none of it held": (_v2(b={"gpu": 0}), "distributor_assignment].b", "each with its count from 1"),
+    "a count in text": (_v2(b={"gpu": "1"}), "distributor_assignment].b.gpu", "whole number"),
+    "a list": (_v2(b=["gpu"]), "distributor_assignment].b", "JSON object"),
+    "v2 in state over names": (_with_state(mode="v2"), "distributor_assignment].a", 'give {"gpu":1}'),
+}
+
+
+@pytest.mark.parametrize(("annotations", "field", "remedy"), MALFORMED_V2.values(), ids=MALFORMED_V2.keys())
+def test_what_is_malformed_in_v2_is_refused_by_its_name_with_a_remedy(annotations, field, remedy):
+    with pytest.raises(Malformed) as refused:
+        engine.parse(annotations)
+    assert refused.value.field == f"metadata.annotations[{field}"
+    assert remedy in refused.value.remedy
 
 
 # ------------------------------------------------------------------------------------------ numbers
@@ -255,6 +367,16 @@ def test_a_claim_beyond_the_limit_of_annotations_is_refused_with_the_arithmetic_
 
 def test_the_size_is_counted_in_bytes():
     assert engine.annotation_bytes({"ä": "€"}) == 5
+
+
+def test_more_than_half_of_what_kubernetes_allows_is_warned_of():
+    obj = {"metadata": {"name": "sem", "annotations": {"x": "y" * (128 * 1024 - 1)}}}
+    assert engine.crowded(obj) == []
+    obj["metadata"]["annotations"]["x"] += "y"
+    assert engine.crowded(obj) == [
+        "the annotations of ConfigMap sem fill 131073 of the 262144 bytes that Kubernetes allows: "
+        "spread the holders over several ConfigMaps, or use the engine tickets"
+    ]
 
 
 # ------------------------------------------------------------------------------------------ with an old Distributor

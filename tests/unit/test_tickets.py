@@ -258,12 +258,12 @@ def without(lease: dict[str, Any], *path: str) -> dict[str, Any]:
     ("broken", "trouble"),
     [
         (annotate(ticket(20), want="{"), "Lease sem.uid-20 metadata.annotations[muster.dev/want] is '{'"),
-        (annotate(ticket(20), want="{}"), "want one resource or more"),
-        (annotate(ticket(20), want='{"x": 0}'), "want one resource or more"),
+        (annotate(ticket(20), want="{}"), "name 1 to 16 resources"),
+        (annotate(ticket(20), want='{"x": 0}'), "a whole number from 1 to"),
         (annotate(ticket(20), want='{"x": -1}'), "give a whole number from 0"),
         (annotate(ticket(20), want='{"x": true}'), "give a whole number from 0"),
         (annotate(ticket(20), want='{"*": 1}'), "not '*'"),
-        (without(ticket(20), "metadata", "annotations"), "want one resource or more"),
+        (without(ticket(20), "metadata", "annotations"), "name 1 to 16 resources"),
         (without(ticket(20), "metadata", "ownerReferences"), "nothing else ends it"),
         (annotate(ticket(20), place='{"revision": 21, "uid": "lease-20"}'), "revision is 21: give a whole number"),
         (annotate(ticket(20), place='{"uid": "lease-20"}'), "muster.dev/place].revision is None"),
@@ -350,15 +350,17 @@ def test_an_empty_capacity_is_not_in_force_by_itself():
 
 def test_it_is_shown_as_any_semaphore_is():
     any_one = annotate(ticket(40, x=1), any="true")
-    found = book(own({"x": 1}), ticket(20), ticket(30, lease=60, holder="ci"), any_one)
+    found = book(own({"x": 1}), ticket(20), ticket(30, lease=60, holder="ci", x=2), any_one)
     assert view(engine.standing(found, engine.holders(found))) == {
         "resources": [{"name": "x", "capacity": 1, "held": 1, "free": 0}],
         "holders": [
-            {"holder": "pod-20", "resource": "x", "fence": 20, "since": "", "uid": "uid-20", "lease": None},
+            {"holder": "pod-20", "resource": "x", "resources": {"x": 1}, "fence": 20}
+            | {"since": "", "uid": "uid-20", "lease": None},
         ],
         "waiters": [
-            {"place": 1, "holder": "ci", "want": "x", "priority": 0, "uid": "", "lease": 60},
-            {"place": 2, "holder": "pod-40", "want": "*", "priority": 0, "uid": "uid-40", "lease": None},
+            {"place": 1, "holder": "ci", "want": None, "wants": {"x": 2}} | {"priority": 0, "uid": "", "lease": 60},
+            {"place": 2, "holder": "pod-40", "want": "*", "wants": {"*": 1}}
+            | {"priority": 0, "uid": "uid-40", "lease": None},
         ],
     }
 

@@ -11,7 +11,7 @@ import pytest
 
 from ansible_collections.muster.coordination.plugins.module_utils.api import LEASES, PODS, Put, Removed, Snapshot
 from ansible_collections.muster.coordination.plugins.module_utils.decisions import tickets as engine
-from ansible_collections.muster.coordination.plugins.module_utils.decisions.semaphore import ANY, Claimant
+from ansible_collections.muster.coordination.plugins.module_utils.decisions.semaphore import ANY, Claimant, Resources
 from ansible_collections.muster.coordination.plugins.module_utils.errors import MusterError
 from ansible_collections.muster.coordination.plugins.module_utils.verbs import pods
 from ansible_collections.muster.coordination.plugins.module_utils.verbs import semaphore as verbs
@@ -21,14 +21,15 @@ from ansible_collections.muster.coordination.tests.support.memory_api import Mem
 
 AT = {"name": "sem", "namespace": "ns"}
 TICKETS = {"engine": "tickets", **AT}
+ANY_ONE = {ANY: 1}
 
 
 class Hand:
     """One seat and its watch."""
 
-    def __init__(self, api: MemoryApi, name: str, *, lease: int | None = None, want: str = ANY) -> None:
+    def __init__(self, api: MemoryApi, name: str, *, lease: int | None = None, want: Resources = ANY_ONE) -> None:
         self.api = api
-        claimant = Claimant(name, "" if lease else api.pod(name), {want: 1}, lease_seconds=lease)
+        claimant = Claimant(name, "" if lease else api.pod(name), want, lease_seconds=lease)
         self.seat = on_tickets.seat(api, **AT, claimant=claimant)
         self.relist()
 
@@ -43,6 +44,9 @@ class Hand:
                 self.seat.take("leases", Removed(obj) if kind == "DELETED" else Put(obj))
         if "pods" in self.seat.sources():
             self.seat.take("pods", Snapshot(self.api.list(PODS, "ns", field_selector=pods.ENDED).items, ""))
+        if own := self.seat.sources().get("own pod"):
+            mine = self.api.list(PODS, "ns", field_selector=f"metadata.name={own['name']}").items
+            self.seat.take("own pod", Snapshot(mine, ""))
         return self
 
     def look(self):
@@ -124,6 +128,17 @@ def test_the_resync_brings_what_a_silent_watch_did_not(api):
     assert waiter.seat.look().grant is None
     waiter.act()
     assert waiter.seat.look().grant
+
+
+def test_the_resync_of_the_first_in_the_queue_does_what_the_garbage_collector_did_not(api):
+    hands = [Hand(api, name) for name in "abc"]
+    for hand in hands:
+        hand.attend()
+    del api.objects["pods", "ns", "a"]
+    assert not hands[2].act().changed and hands[2].look().place == 2, "the second leaves it to the first"
+    assert hands[1].due() is Due.NOTHING
+    assert hands[1].act().changed
+    assert hands[1].look().grant and hands[2].look().place == 1
 
 
 def test_whoever_holds_goes_on_holding_while_a_capacity_is_put_in_force(api):
@@ -241,6 +256,86 @@ def test_a_pod_that_outlives_its_object_draws_nothing(api):
     assert api.version == before
 
 
+def test_one_that_waits_tears_up_its_ticket_when_its_pod_is_being_deleted(api):
+    hands = [Hand(api, name) for name in "abc"]
+    for hand in hands:
+        hand.attend()
+    api.terminate("b")
+    api.terminate("a")
+    assert hands[0].attend().grant, "who holds keeps it for its grace period"
+    assert hands[1].attend().place is None
+    assert hands[1].due() is Due.NOTHING, "it draws no other"
+    assert hands[2].look().place == 1
+    assert len(hands[2].look().semaphore.queue) == 1
+
+
+def test_one_that_waited_and_holds_keeps_it_while_its_pod_is_being_deleted(api):
+    first, hand = Hand(api, "a"), Hand(api, "b")
+    first.attend()
+    hand.attend()
+    verbs.leave(api, claimant=first.seat.claimant, **TICKETS)
+    fence = hand.attend().grant.fence
+    api.terminate("b")
+    before = writes(api)
+    assert hand.attend().grant.fence == fence and hand.due() is Due.NOTHING
+    assert writes(api) == before
+
+
+def test_that_the_pod_of_a_former_name_was_deleted_is_no_news(api):
+    hand, other = Hand(api, "a"), Hand(api, "b")
+    hand.attend()
+    other.attend()
+    other.seat.take("own pod", Put({"metadata": {"name": "b", "uid": "former", "deletionTimestamp": "then"}}))
+    assert other.look().place == 1 and other.due() is Due.NOTHING
+
+
+def test_a_ticket_for_several_resources_holds_all_of_them_or_none(api):
+    verbs.configure(api, capacity={"gpu": 3, "tpu": 1}, **TICKETS)
+    wants = {"a": {"gpu": 2}, "b": {"gpu": 2, "tpu": 1}, "c": {"tpu": 1}, "d": {"gpu": 1}}
+    hands = {name: Hand(api, name, want=want) for name, want in wants.items()}
+    for hand in hands.values():
+        hand.attend()
+    assert {name: hand.look().place for name, hand in hands.items()} == {"a": None, "b": 1, "c": 2, "d": 3}
+    verbs.leave(api, claimant=hands["a"].seat.claimant, **TICKETS)
+    assert {name: hand.look().grant and dict(hand.look().grant.resources) for name, hand in hands.items()} == {
+        "a": None,
+        "b": {"gpu": 2, "tpu": 1},
+        "c": None,
+        "d": {"gpu": 1},
+    }
+
+
+def test_more_than_there_is_is_refused_and_nothing_is_sent_and_a_lowered_capacity_is_told(api):
+    hand = Hand(api, "a", want={"gpu": 2})
+    hand.look()
+    before = len(writes(api))
+    with pytest.raises(
+        MusterError, match=r"is 'gpu=2': ask for no more than the capacity, which is 1 \(muster.dev/cap"
+    ):
+        hand.act()
+    assert len(writes(api)) == before
+    verbs.configure(api, capacity={"gpu": 2}, **TICKETS)
+    assert hand.attend().grant
+    waits = Hand(api, "b", want={"gpu": 2})
+    assert waits.attend().trouble is None
+    verbs.configure(api, capacity={"gpu": 1}, **TICKETS)
+    assert "waits for 2 of gpu while the capacity is 1 of gpu" in waits.attend().trouble
+    assert hand.attend().trouble is None
+
+
+def test_what_is_seen_is_put_into_words_only_when_asked_and_equal_where_nothing_changed(api, monkeypatch):
+    hand = Hand(api, "a")
+    hand.attend()
+    made = []
+    standing = engine.standing
+    monkeypatch.setattr(engine, "standing", lambda *given: made.append(given) or standing(*given))
+    first, again = hand.look(), hand.look()
+    assert first == again and made == []
+    assert set(first.semaphore.grants) == set(first.standing.semaphore.grants) == {"a"} and len(made) == 1
+    Hand(api, "b").attend()
+    assert hand.look() != first
+
+
 def test_a_lease_is_renewed_and_keeps_its_place_and_fence(api):
     hand = Hand(api, "ci", lease=60)
     fence = hand.attend().grant.fence
@@ -352,6 +447,26 @@ def test_the_capacity_is_shown_as_it_is_before_it_is_put_in_force_and_nothing_is
     assert [holder["holder"] for holder in shown["holders"]] == ["a", "b"] and shown["engine"] == "tickets"
     assert shown["resources"] == [{"name": "gpu", "capacity": 1, "held": 2, "free": 0}]
     assert api.version == version
+
+
+def test_several_resources_are_claimed_shown_and_given_back(api):
+    verbs.configure(api, capacity={"gpu": 2, "tpu": 1}, **TICKETS)
+    told = verbs.claim(api, holder="ci", lease=60, resources={"gpu": 2, "tpu": 1}, check_mode=True, **TICKETS)
+    made = verbs.claim(api, holder="ci", lease=60, resources={"gpu": "2", "tpu": 1}, **TICKETS)
+    assert told["resources"] == made["resources"] == {"gpu": 2, "tpu": 1} and made["resource"] is None
+    assert made["reasons"] == ["2 of gpu, tpu were free"]
+    (shown,) = verbs.info(api, namespace="ns")["semaphores"]
+    assert (shown["mode"], shown["holders"][0]["resources"]) == (None, {"gpu": 2, "tpu": 1})
+    with pytest.raises(MusterError, match=r"2 of gpu is not free for b: in use: gpu 2 of 2; held by ci"):
+        verbs.claim(api, holder="b", lease=60, resources={"gpu": 2}, **TICKETS)
+    assert verbs.release(api, holder="ci", **TICKETS)["before"]["resources"] == {"gpu": 2, "tpu": 1}
+
+
+def test_tickets_know_no_modes_and_say_so(api):
+    with pytest.raises(
+        MusterError, match="mode is 'v2': leave it out: with the engine tickets any claim may have several"
+    ):
+        verbs.configure(api, mode="v2", **TICKETS)
 
 
 def test_an_engine_that_does_not_exist_is_refused(api):
