@@ -11,7 +11,7 @@ import pytest
 
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.semaphore import ANY
 from ansible_collections.muster.coordination.plugins.module_utils.errors import Malformed
-from muster import cli
+from muster import cli, distributor_cli
 
 
 def parsed(*arguments: str, **environ: str) -> Any:
@@ -20,7 +20,7 @@ def parsed(*arguments: str, **environ: str) -> Any:
 
 def wishes(*arguments: str, **environ: str) -> dict[str, Any]:
     args = parsed("run", *arguments, **environ)
-    return cli.parse_wishes(args.configmap, args.resource)
+    return distributor_cli.parse_wishes(args.configmap, args.resource)
 
 
 # ------------------------------------------------------------------------------------------ what is wanted
@@ -113,13 +113,13 @@ def test_all_behind_the_options_is_the_command(arguments: tuple[str, ...], comma
     [((), 10.0), (("--lease", "600"), 10.0), (("--lease", "15"), 5.0), (("--lease", "15", "--grace", "3"), 3.0)],
 )
 def test_the_grace_fits_into_the_lease(arguments: tuple[str, ...], grace: float) -> None:
-    assert cli._grace(parsed("exec", *arguments, "--", "true")) == grace
+    assert distributor_cli._grace(parsed("exec", *arguments, "--", "true")) == grace
 
 
 @pytest.mark.parametrize("arguments", [("--lease", "15", "--grace", "6"), ("--grace", "-1"), ("--grace", "nan")])
 def test_a_grace_that_does_not_is_refused(arguments: tuple[str, ...]) -> None:
     with pytest.raises(Malformed, match="--grace"):
-        cli._grace(parsed("exec", *arguments, "--", "true"))
+        distributor_cli._grace(parsed("exec", *arguments, "--", "true"))
 
 
 # ------------------------------------------------------------------------------------------ help
