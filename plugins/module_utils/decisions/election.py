@@ -174,7 +174,7 @@ def expires_in(seen: Seen, now: float) -> float:
 
 
 def has_ended(term: Term, pod: Object | None) -> bool:
-    """Whether the kubelet says that the holder's process has ended; `pod` is the Pod of that uid as it was last seen."""
+    """Whether the kubelet says that the holder's process has ended; `pod` is that Pod as it was last seen."""
     if pod is None or not term.uid or pod["metadata"].get("uid") != term.uid:
         return False
     status = pod.get("status") or {}
