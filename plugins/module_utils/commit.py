@@ -50,11 +50,10 @@ UNREAD: Final = Unread()
 
 
 class Backoff(NamedTuple):
-    """Bounds of a delay with full jitter, in seconds: the first, which grows with each failure, and the largest."""
+    """Bounds of a delay with full jitter, in seconds: the first, which doubles with each failure, and the largest."""
 
     first: float
     largest: float
-    growth: float = 2.0
 
 
 CONFLICT_BACKOFF: Final = Backoff(0.002, 0.050)  # after a 409
@@ -212,4 +211,4 @@ def _write(api: Api, resource: Resource, before: Object | None, desired: Object 
 
 def _jitter(backoff: Backoff, failures: int, pace: Pace) -> float:
     """Full jitter: uniform below a bound that grows with each failure (Brooker, 2015). Seconds."""
-    return pace.dice() * min(backoff.largest, backoff.first * backoff.growth ** min(failures - 1, 16))
+    return pace.dice() * min(backoff.largest, backoff.first * 2.0 ** min(failures - 1, 16))

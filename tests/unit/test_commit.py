@@ -376,5 +376,5 @@ def test_check_mode_reads_what_there_is(api, time):
 def test_who_can_wait_gives_way_after_a_conflict(api, time):
     made(api)
     api.faults = ["replace 409"] * 4
-    run(api, append("b"), time, backoff=Backoff(0.01, 0.5, growth=4.0))
-    assert time.slept == [0.01, 0.04, 0.16, 0.5]
+    run(api, append("b"), time, backoff=Backoff(0.1, 0.5))
+    assert time.slept == [0.1, 0.2, 0.4, 0.5]

@@ -164,7 +164,7 @@ def test_newcomers_give_way_to_those_in_line_after_a_conflict(api, monkeypatch):
     first.look().turn()
     second.look().turn()
     api.requests.clear()
-    on_annotations.leave(api, name="sem", namespace="ns", claimant=first.seat.claimant, timeout=1)
+    first.seat.leave(1)
     first.look().turn()
     assert used == [GIVE_WAY, GIVE_WAY, CONFLICT_BACKOFF, GIVE_WAY]
 
@@ -443,7 +443,7 @@ def test_one_that_waits_leaves_the_queue_when_its_pod_is_being_deleted(api):
     before = writes(api)
     assert b.look().live(40).place is None
     assert writes(api) == before, "it asks for nothing more"
-    on_annotations.leave(api, name="sem", namespace="ns", claimant=a.seat.claimant, timeout=1)
+    a.seat.leave(1)
     assert c.look().turn().grant is not None
 
 

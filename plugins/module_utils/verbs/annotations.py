@@ -224,14 +224,6 @@ def release(
         return Outcome("absent", Holding(), Holding(), Semaphore({}))
 
 
-def leave(api: Api, *, name: str, namespace: str, claimant: Claimant, timeout: float) -> bool:
-    """Give back what the claimant has, and its place; whether it had anything."""
-    uid = claimant.uid or ""
-    at = {"name": name, "namespace": namespace}
-    done = release(api, **at, holder=claimant.holder, uid=uid, check_mode=False, timeout=timeout)
-    return done.outcome == "released"
-
-
 def describe(api: Api, *, namespace: str, name: str | None) -> list[dict[str, Any]]:
     """One semaphore, or all of the namespace, as `info` shows them; only reads."""
     if name is None:

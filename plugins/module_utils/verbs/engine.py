@@ -188,9 +188,6 @@ class Engine(Protocol):
     ) -> Outcome:
         """Give back what the holder has, and its place; `uid` None: whoever uses the name. `timeout` in seconds."""
 
-    def leave(self, api: Api, *, name: str, namespace: str, claimant: Claimant, timeout: float) -> bool:
-        """The same for a claimant that knows itself, in as few requests as there can be; whether it had anything."""
-
     def describe(self, api: Api, *, namespace: str, name: str | None) -> list[dict[str, Any]]:
         """One semaphore, or all of the namespace, as `info` shows them; only ever reads."""
 

@@ -194,7 +194,7 @@ def leave(
     timeout: float = RELEASE_SECONDS,
 ) -> bool:
     """`release` of a claimant that knows itself, in as few requests as there can be; whether it had anything."""
-    return engine_of(engine).leave(api, name=name, namespace=namespace, claimant=claimant, timeout=timeout)
+    return engine_of(engine).seat(api, name=name, namespace=namespace, claimant=claimant).leave(timeout)
 
 
 def info(

@@ -376,11 +376,6 @@ def release(
     return Outcome("released", before, Holding(), after, (f"{holder} left",))
 
 
-def leave(api: Api, *, name: str, namespace: str, claimant: Claimant, timeout: float) -> bool:
-    """Tear up the claimant's ticket; whether it had one."""
-    return delete_ticket(api, decisions.ticket_name(name, claimant), namespace, timeout=timeout)
-
-
 def describe(api: Api, *, namespace: str, name: str | None) -> list[dict[str, Any]]:
     """One semaphore, or all of the namespace, as `info` shows them; only reads."""
     listed = api.list(LEASES, namespace, label_selector=selector(name) if name else decisions.LABEL).items
