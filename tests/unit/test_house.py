@@ -40,7 +40,7 @@ RULES = {
     "doc_fragments": Rule(),
     "muster": Rule(
         rooms=("muster", "verbs", "decisions", "commit", "api", "credentials", "errors"),
-        packages=("prometheus_client", "yaml"),
+        packages=("prometheus_client", "urllib3", "yaml"),
     ),
 }
 
