@@ -17,7 +17,7 @@ import json
 import random
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlencode
 
@@ -130,6 +130,7 @@ class Recovered(NamedTuple):
 
 
 Change = Snapshot | Put | Removed | Trouble | Recovered  # pylint: disable=unsupported-binary-operation
+Shrink = Callable[[Object], Object]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -180,16 +181,31 @@ class Api:
             return self._pages(asked, query, metadata_only, limit, at)
         return self._list(asked, query, metadata_only, limit)
 
-    def _list(self, asked: Asked, query: Mapping[str, str], metadata_only: bool, limit: int = 500) -> Listing:
+    def _list(
+        self,
+        asked: Asked,
+        query: Mapping[str, str],
+        metadata_only: bool,
+        limit: int = 500,
+        shrink: Shrink | None = None,
+    ) -> Listing:
         for attempt in range(RELISTS + 1):
             try:
-                return self._pages(asked, query, metadata_only, limit if attempt < RELISTS else 0)
+                return self._pages(asked, query, metadata_only, limit if attempt < RELISTS else 0, shrink=shrink)
             except Gone:
                 if attempt == RELISTS:
                     raise
         raise AssertionError("unreachable")
 
-    def _pages(self, asked: Asked, query: Mapping[str, str], metadata_only: bool, limit: int, at: str = "") -> Listing:
+    def _pages(
+        self,
+        asked: Asked,
+        query: Mapping[str, str],
+        metadata_only: bool,
+        limit: int,
+        at: str = "",
+        shrink: Shrink | None = None,
+    ) -> Listing:
         items: list[Object] = []
         following = ""
         exactly = {"resourceVersion": at, "resourceVersionMatch": "Exact" if at else ""}
@@ -200,7 +216,7 @@ class Api:
             for item in document.get("items") or ():
                 item.setdefault("apiVersion", asked.resource.api_version)
                 item.setdefault("kind", asked.resource.kind)
-                items.append(item)
+                items.append(shrink(item) if shrink else item)
             following = document["metadata"].get("continue") or ""
             if not following:
                 return Listing(items, document["metadata"].get("resourceVersion", ""))
@@ -286,6 +302,7 @@ class Api:
         label_selector: str = "",
         field_selector: str = "",
         metadata_only: bool = False,
+        shrink: Shrink | None = None,
         stop: threading.Event | None = None,
         watch_timeout: float = 55.0,
     ) -> Iterator[Change]:
@@ -296,6 +313,7 @@ class Api:
         Raises what only the user can mend (Unauthorized, Forbidden, an unknown kind, a bad selector, credentials), and
         only until the first watch stands; all else, and these afterwards, is told as Trouble and tried again after
         0.05 to 5 s (full jitter), until Recovered.
+        `shrink` makes of each object, as it comes, what is told in its place: a long list is never there as a whole.
         """
         selector = ",".join(part for part in (field_selector, f"metadata.name={name}" if name else "") if part)
         query = _selection(label_selector, selector)
@@ -308,9 +326,10 @@ class Api:
             try:
                 if not version:
                     with self._interrupts.guard(stop):
-                        listing = self._list(listed, query, metadata_only)
+                        listing = self._list(listed, query, metadata_only, shrink=shrink)
                     version = listing.resource_version
                     yield Snapshot(*listing)
+                    del listing  # it may be long, and the watch lasts
                 with self._interrupts.guard(stop):
                     response, sock = self._open_watch(watched, query, version, metadata_only, watch_timeout)
                 settled = True
@@ -321,7 +340,8 @@ class Api:
                     failures = 0
                     version = obj["metadata"]["resourceVersion"]
                     if kind != "BOOKMARK":
-                        yield Removed(obj) if kind == "DELETED" else Put(obj)
+                        told = shrink(obj) if shrink else obj
+                        yield Removed(told) if kind == "DELETED" else Put(told)
                 failures = 0 if time.monotonic() - began >= 1.0 else failures + 1  # a server that hangs up at once
             except Gone:
                 version = ""

@@ -167,6 +167,7 @@ class MemoryApi:
         label_selector: str = "",
         field_selector: str = "",
         metadata_only: bool = False,
+        shrink: Callable[[Object], Object] = lambda obj: obj,
         stop: threading.Event | None = None,
         watch_timeout: float = 55.0,
     ) -> Iterator[Change]:
@@ -174,14 +175,16 @@ class MemoryApi:
         inbox: queue.SimpleQueue[Change | None] = queue.SimpleQueue()
         with self._lock:
             self._begin("list", resource, field_selector)
-            inbox.put(Snapshot(self._matching(resource, namespace, selects), str(self.version)))
+            inbox.put(Snapshot(list(map(shrink, self._matching(resource, namespace, selects))), str(self.version)))
             self._followers.append((selects, resource, inbox))
         while stop is None or not stop.is_set():
             try:
                 change = inbox.get(timeout=0.05)
             except queue.Empty:
                 continue
-            if change is not None:
+            if isinstance(change, (Put, Removed)):
+                yield change._replace(obj=shrink(change.obj))
+            elif change is not None:
                 yield change
 
     # ------------------------------------------------------------------------------------------ for tests

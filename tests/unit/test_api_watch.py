@@ -190,6 +190,17 @@ def test_follow_tells_what_is_and_then_what_changes() -> None:
         assert (query["fieldSelector"], query["labelSelector"]) == (["metadata.name=a"], ["app=x"])
 
 
+def test_follow_shrinks_each_object_as_it_comes() -> None:
+    def shrink(obj: dict[str, Any]) -> dict[str, Any]:
+        return {"metadata": {**obj["metadata"], "name": obj["metadata"]["name"] * 2}}
+
+    events = (event("ADDED", "b", 6), event("BOOKMARK", "", 8), event("DELETED", "a", 9))
+    with ScriptedServer(listing(5, obj("a", 3)), stream(*events, hang)) as server:
+        changes = Api(server.credentials()).follow(CONFIGMAPS, "team", shrink=shrink)
+        assert told(changes, 3) == ["snapshot 5: aa", "put bb 6", "removed aa 9"]
+        changes.close()
+
+
 def test_follow_goes_on_where_a_watch_ended() -> None:
     script = (
         listing(5),
