@@ -71,8 +71,8 @@ class Agenda:
     def retry(self, key: str, now: float, dice: float) -> float:
         """After it failed; `dice` is a random number of [0, 1). Returns the delay in seconds."""
         failures = self._failures[key] = self._failures.get(key, 0) + 1
-        first, largest, growth = self._backoff
-        delay = dice * min(largest, first * growth ** min(failures - 1, 32))
+        first, largest = self._backoff
+        delay = dice * min(largest, first * 2.0 ** min(failures - 1, 32))
         self.add_at(key, now + delay)
         return delay
 
