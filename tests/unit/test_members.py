@@ -21,7 +21,7 @@ STABLE = Layout()
 def lease(pod: str, layout: Layout | str = STABLE) -> dict[str, Any]:
     """A member's Lease as its member took it."""
     me = Identity(pod, f"uid-{pod}", "1a2b3c4d", "vm")
-    made = election.free(members.lease_name("vm", pod), "ns", Timing())
+    made = election.free(members.lease_name("vm", pod), "ns", Timing(), is_doubtful=False)
     made["metadata"]["resourceVersion"] = "41"
     taken = election.take(made, me, Timing(), NOW, over=None)
     assert taken is not None
@@ -38,11 +38,13 @@ def test_what_a_member_marks_is_what_it_is_read_as() -> None:
     assert members.member(lease("vm-x7k2p")) == Member("vm-x7k2p_uid-vm-x7k2p_1a2b3c4d", 41, Layout(), None)
 
 
-def test_a_free_lease_is_no_member() -> None:
+def test_who_is_leaving_and_a_free_lease_are_no_members() -> None:
     there = lease("vm-0")
     term = election.parse(there)
     free = election.evict(there, term)
     assert free is not None and members.member(free) is None
+    leaving = election.renew(there, Identity("vm-0", "uid-vm-0", "1a2b3c4d", "vm"), NOW, is_leaving=True)
+    assert leaving is not None and members.member(leaving) is None
     assert members.by_name([free, lease("vm-1")]).keys() == {"vm-1"}
 
 

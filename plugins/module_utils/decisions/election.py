@@ -9,10 +9,12 @@ Rules
    again, and those of one cluster can be compared with one another.
 2. It may be taken when it is free; when its holder is proven dead; when it was seen unchanged for its whole time; or by
    the next process run of the same container. Who acts on what was seen must find exactly that in what it replaces.
+   A Lease that was made and never had may have been deleted from under a holder: it counts as held by somebody.
 3. No clock is compared with another: a term is seen unchanged on the observer's monotonic clock, and the holder counts,
    on its own, from before it sent its last renewal. It stops a third of the lease before others may begin.
 4. Proof of death is the kubelet's word about this very container, by its id, or about the Pod's end. That a Pod has
-   vanished is none: deletion by force leaves the process running for a while.
+   vanished is none: deletion by force leaves the process running for a while. Nor is a phase alone: the garbage
+   collector of Pods calls one Failed whose node it has lost, and shows its containers running still.
 5. A process that lost its Lease never has it again under the same identity: the next run is another one. So "this
    identity's term is over", once true, stays true, and may be believed from an old view.
 
@@ -32,6 +34,7 @@ from ansible_collections.muster.coordination.plugins.module_utils.errors import 
 
 FENCE: Final = "muster.dev/fence"  # of the present or, where it is free, the last term
 CONTAINER: Final = "muster.dev/container"  # of the holder: its container's name, and /id once that is known
+LEAVING: Final = "muster.dev/leaving"  # its holder ends what it has begun, begins nothing more, and will free it
 SECONDS: Final = range(1, 3601)  # how long a Lease may be
 MAX_TRANSITIONS: Final = 2**31 - 1  # the field is an int32
 
@@ -86,6 +89,8 @@ class Term:
     since: str = ""
     renewed: str = ""  # opaque: it counts only that it changes
     transitions: int = 0
+    is_leaving: bool = False
+    is_doubtful: bool = False  # nobody has it, and nobody of ours is known to have given it back
 
     @property
     def pod(self) -> str:
@@ -130,7 +135,14 @@ def parse(lease: Object) -> Term:
         since=spec.get("acquireTime") or "",
         renewed=spec.get("renewTime") or "",
         transitions=spec.get("leaseTransitions") or 0,
+        is_leaving=LEAVING in annotations,
+        is_doubtful=not spec.get("holderIdentity") and FENCE not in annotations,
     )
+
+
+def missing(timing: Timing) -> Term:
+    """What stands where no Lease is. `timing` should be that of whoever may have had it."""
+    return Term(lease_uid="", holder="", seconds=timing.lease, is_doubtful=True)
 
 
 def see(before: Seen | None, term: Term, now: float) -> Seen:
@@ -145,7 +157,7 @@ def see(before: Seen | None, term: Term, now: float) -> Seen:
 def why_take(seen: Seen, me: Identity, now: float, *, is_dead: bool) -> str:
     """Why `me` may take the Lease, for people; empty while it may not. `is_dead`: see `has_ended`."""
     term = seen.term
-    if not term.holder:
+    if not term.holder and not term.is_doubtful:
         return "it is free"
     if is_mine(term, me):
         return ""
@@ -154,7 +166,7 @@ def why_take(seen: Seen, me: Identity, now: float, *, is_dead: bool) -> str:
     if is_dead:
         return f"{term.pod} has ended"
     if seen.unchanged(now) >= term.seconds:
-        return f"{term.pod} has not renewed it for {term.seconds} s"
+        return f"{term.pod} has not renewed it for {term.seconds} s" if term.holder else "it is still free"
     return ""
 
 
@@ -163,7 +175,10 @@ def is_mine(term: Term, me: Identity) -> bool:
 
 
 def is_predecessor(term: Term, me: Identity) -> bool:
-    """Whether the holder ran in the container in which `me` runs now: the kubelet runs one at a time."""
+    """Whether the holder ran in the container in which `me` runs now: the kubelet runs one at a time.
+
+    So a container has one process that takes Leases, and where that begins a new run, all work of the former has ended.
+    """
     same = (term.pod, term.uid, term.container) == (me.pod, me.uid, me.container)
     return bool(me.container) and same and not is_mine(term, me)
 
@@ -173,27 +188,39 @@ def expires_in(seen: Seen, now: float) -> float:
     return max(0.0, seen.term.seconds - seen.unchanged(now))
 
 
+def is_over(seen: Seen, identity: str, now: float) -> bool:
+    """Whether this identity's term is over for good (rule 5), by its Lease, or by what is `missing`.
+
+    Silence alone does not end a term: its Lease has to be evicted first. One that is missing, or was made anew, may
+    have been deleted from under its holder, who acts on until it hears of that.
+    """
+    term = seen.term
+    return seen.unchanged(now) >= term.seconds if term.is_doubtful else term.holder != identity
+
+
 def has_ended(term: Term, pod: Object | None) -> bool:
     """Whether the kubelet says that the holder's process has ended; `pod` is that Pod as it was last seen."""
     if pod is None or not term.uid or pod["metadata"].get("uid") != term.uid:
         return False
     status = pod.get("status") or {}
+    own = [one for one in _containers(status) if term.container in ("", one.get("name"))]
     if status.get("phase") in ("Succeeded", "Failed"):
-        return True
-    return bool(term.container_id) and any(
-        _has_ended(one, term.container_id) for one in _containers(status) if one.get("name") == term.container
-    )
+        return bool(own) and all((one.get("state") or {}).get("terminated") for one in own)
+    return bool(term.container_id) and any(_has_ended(one, term) for one in own)
 
 
 def own_container_id(pod: Object, container: str, started: float) -> str:
     """The id of the running container in which a process runs; empty while the kubelet has not said it.
 
-    `started`: when the process did, in seconds since 1970 on its node's clock. A status that still shows the container
-    before this one shows a start before that.
+    `started`: when the kernel started the process, in seconds since 1970 on its node's clock. A status that still shows
+    the container before this one shows a start before that; where both began within one second it can't be told, and
+    `has_ended` does not take the end of that one for ours.
     """
     for one in _containers(pod.get("status") or {}):
         running = (one.get("state") or {}).get("running")
-        if one.get("name") == container and running and _epoch(running.get("startedAt")) >= math.floor(started):
+        if one.get("name") != container or not running:
+            continue
+        if _epoch(running.get("startedAt"), otherwise=-math.inf) >= math.floor(started):
             return str(one.get("containerID") or "")
     return ""
 
@@ -202,29 +229,40 @@ def _containers(status: Object) -> list[Object]:
     return [*(status.get("containerStatuses") or ()), *(status.get("initContainerStatuses") or ())]
 
 
-def _has_ended(status: Object, container_id: str) -> bool:
-    """By its id alone: that another one is shown may come from before it began."""
-    ends = ((status.get(field) or {}).get("terminated") for field in ("state", "lastState"))
-    return any(end and end.get("containerID") == container_id for end in ends)
+def _has_ended(status: Object, term: Term) -> bool:
+    """By its id: that another one is shown may come from before it began.
+
+    And in a later second than it took the Lease (both are times of one node): a container that ended before is not the
+    holder's, whatever the holder believed. The end of one who dies in the very second of its take is not proven by it.
+    """
+    taken = _epoch(term.since, otherwise=math.inf)
+    ends = ((status.get(field) or {}).get("terminated") or {} for field in ("state", "lastState"))
+    return any(
+        end.get("containerID") == term.container_id and _epoch(end.get("finishedAt"), otherwise=-math.inf) > taken
+        for end in ends
+    )
 
 
-def _epoch(timestamp: str | None) -> float:
+def _epoch(timestamp: str | None, *, otherwise: float) -> float:
     try:
         return datetime.fromisoformat(timestamp or "").timestamp()
     except ValueError:
-        return -math.inf
+        return otherwise
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # What is written
 
 
-def free(name: str, namespace: str, timing: Timing) -> dict[str, Any]:
-    """A new Lease that nobody has yet: only once it is there, its first holder has a resourceVersion to replace."""
+def free(name: str, namespace: str, timing: Timing, *, is_doubtful: bool = True) -> dict[str, Any]:
+    """A new Lease that nobody has yet: only once it is there, its first holder has a resourceVersion to replace.
+
+    `is_doubtful`: somebody may still believe to have one of this name.
+    """
     return {
         "apiVersion": "coordination.k8s.io/v1",
         "kind": "Lease",
-        "metadata": {"name": name, "namespace": namespace},
+        "metadata": {"name": name, "namespace": namespace, "annotations": {} if is_doubtful else {FENCE: "0"}},
         "spec": {"holderIdentity": "", "leaseDurationSeconds": timing.lease, "leaseTransitions": 0},
     }
 
@@ -236,8 +274,9 @@ def take(lease: Object, me: Identity, timing: Timing, now: str, *, over: Term | 
     """
     term = parse(lease)
     if is_mine(term, me):
-        return lease if isinstance(lease, dict) else dict(lease)
-    if term.holder and not is_predecessor(term, me) and (over is None or over.beat != term.beat):
+        return dict(lease)
+    is_known = over is not None and over.beat == term.beat
+    if (term.holder or term.is_doubtful) and not is_predecessor(term, me) and not is_known:
         return None
     fence = max(term.fence + 1, int(lease["metadata"]["resourceVersion"]))
     spec = {
@@ -247,15 +286,19 @@ def take(lease: Object, me: Identity, timing: Timing, now: str, *, over: Term | 
         "renewTime": now,
         "leaseTransitions": min(term.transitions + 1, MAX_TRANSITIONS),
     }
-    return _with(lease, spec, {FENCE: str(fence), CONTAINER: me.container or None})
+    return _with(lease, spec, {FENCE: str(fence), CONTAINER: me.container or None, LEAVING: None})
 
 
-def renew(lease: Object, me: Identity, now: str, container_id: str = "") -> dict[str, Any] | None:
-    """The Lease renewed; None where `me` does not have it any more."""
+def renew(
+    lease: Object, me: Identity, now: str, container_id: str = "", *, is_leaving: bool = False
+) -> dict[str, Any] | None:
+    """The Lease renewed; None where `me` does not have it any more. Who is leaving does not come back."""
     if not is_mine(parse(lease), me):
         return None
-    known = {CONTAINER: f"{me.container}/{container_id}"} if me.container and container_id else {}
-    return _with(lease, {"renewTime": now}, known)
+    notes = {LEAVING: "true"} if is_leaving else {}
+    if me.container and container_id:
+        notes[CONTAINER] = f"{me.container}/{container_id}"
+    return _with(lease, {"renewTime": now}, notes)
 
 
 def release(lease: Object, me: Identity) -> dict[str, Any] | None:
@@ -270,7 +313,8 @@ def evict(lease: Object, over: Term) -> dict[str, Any] | None:
 
 
 def _freed(lease: Object) -> dict[str, Any]:
-    return _with(lease, {"holderIdentity": ""}, {CONTAINER: None})
+    kept = (lease["metadata"].get("annotations") or {}).get(FENCE, "0")
+    return _with(lease, {"holderIdentity": ""}, {FENCE: kept, CONTAINER: None, LEAVING: None})
 
 
 def _with(lease: Object, spec: Object, annotations: Mapping[str, str | None]) -> dict[str, Any]:

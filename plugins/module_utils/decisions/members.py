@@ -47,9 +47,9 @@ def layout_of(lease: Object) -> Layout:
 
 
 def member(lease: Object) -> Member | None:
-    """The member whose Lease it is; None where it is free. Raises Malformed."""
+    """The member whose Lease it is; None where it is free, or its holder is leaving. Raises Malformed."""
     term = election.parse(lease)
-    if not term.holder:
+    if not term.holder or term.is_leaving:
         return None
     return Member(term.holder, term.fence, layout_of(lease), sharding.ordinal_of(term.pod))
 

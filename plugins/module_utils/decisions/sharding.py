@@ -12,7 +12,8 @@ Rules
    has let go; only a shard that nobody owns is taken.
 4. A member lives by a Lease of its own, by the rules of `election`. When its term is over, which can't become untrue
    again, everybody may strike it from the table. Who does must have read the Lease after the table.
-5. A fence of a shard is the resourceVersion of the table which its owner replaced to get it.
+5. A fence of a shard is the resourceVersion of the table which its owner replaced to get it. So a table is made first,
+   and owned afterwards. It is never deleted while replicas run: who does not hear of that acts on what it has read.
 6. How keys become shards (the layout) is in the table, too, and everybody goes by that. It is replaced by the newest
    member's only while no shard has an owner.
 
@@ -119,30 +120,30 @@ def advance(
     """The table after all that `me` (an identity) may do to it now; the same object where that is nothing.
 
     `live` are the members by name, of which `me` is one, or none when it leaves; `over` are identities whose term is
-    over; `drained` are shards on which `me` has ended its work; `fence` is the resourceVersion of what was read.
-    None stays None while nobody lives.
+    over, as `election.is_over` says; `drained` are shards on which `me` has ended its work; `fence` is the
+    resourceVersion of what was read. Of None is made a table that nobody owns, and nothing while nobody lives.
     """
     if table is None:
-        if not live:
-            return None
-        table = empty(_newest(live))
+        return _planned(empty(_newest(live)), live) if live else None
     before = table
     gone = {shard for shard, owner in enumerate(table.owners) if owner and owner.identity in over}
     gone |= table.owned_by(me).keys() & set(drained)
     kept = tuple(None if shard in gone else owner for shard, owner in enumerate(table.owners))
     table = replace(table, owners=kept)
     if live:
-        table = _laid_out(table, _newest(live))
-        wanted = (
-            plan(table, live) if table.layout == _newest(live) else (NOBODY,) * table.layout.shards
-        )  # else drain all
-        table = replace(table, wanted=wanted)
+        table = _planned(_laid_out(table, _newest(live)), live)
     mine = me.partition("_")[0]
     if mine in live and live[mine].identity == me:
         pairs = zip(table.wanted, table.owners, strict=True)
         taken = tuple(Owner(me, fence) if owner is None and who == mine else owner for who, owner in pairs)
         table = replace(table, owners=taken)
     return before if table == before else table
+
+
+def _planned(table: Table, live: Mapping[str, Member]) -> Table:
+    """With another layout to come nobody is wanted, so that all let go."""
+    same = table.layout == _newest(live)
+    return replace(table, wanted=plan(table, live) if same else (NOBODY,) * table.layout.shards)
 
 
 def plan(table: Table, live: Mapping[str, Member]) -> tuple[str, ...]:
@@ -206,7 +207,7 @@ def parse(text: str | None) -> Table | None:
         return None
     try:
         document = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter: brackets without end
         raise Malformed("data.table", text, "delete the ConfigMap while no replica runs: it is made anew") from None
     if not isinstance(document, dict) or document.get("version") != VERSION:
         found = document.get("version") if isinstance(document, dict) else document
