@@ -277,7 +277,18 @@ class Soak:
                 served = [b for b in beliefs(team.diary, time.monotonic()) if b.begin > since]
                 waiting -= {belief.holder for belief in served}
         say(f"{self.engine}: faults ended; {len(waiting)} not served {time.monotonic() - since:.1f} s later")
+        if waiting:
+            with self._failures_told():
+                self._tell_what_stands({p.semaphore for team in teams for p in team.places if p.holder.name in waiting})
         return sorted(waiting)
+
+    def _tell_what_stands(self, semaphores: set[str]) -> None:
+        alive = {pod["metadata"]["uid"] for pod in self.api.list(PODS, self.namespace, metadata_only=True).items}
+        for obj in self.api.list(self.kind.resource, self.namespace, label_selector=self.kind.selector).items:
+            if self.kind.belongs(obj) in semaphores:
+                metadata = obj["metadata"]
+                orphaned = any(owner["uid"] not in alive for owner in metadata.get("ownerReferences") or ())
+                say(f"  stands: {metadata['name']}{', its Pod is gone' if orphaned else ''}: {metadata['annotations']}")
 
     def _end(self, teams: Sequence[Team]) -> None:
         for team in teams:

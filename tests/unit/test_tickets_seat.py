@@ -141,6 +141,17 @@ def test_the_resync_of_the_first_in_the_queue_does_what_the_garbage_collector_di
     assert hands[1].look().grant and hands[2].look().place == 1
 
 
+def test_the_first_in_the_queue_that_lives_looks_after_all_the_dead_before_it(api):
+    hands = [Hand(api, name) for name in "abcde"]
+    for hand in hands:
+        hand.attend()
+    for name in "abc":
+        del api.objects["pods", "ns", name]
+    assert not hands[4].act().changed, "the one before it lives, and will see to it"
+    assert hands[3].act().changed
+    assert hands[3].look().grant and hands[4].look().place == 1
+
+
 def test_whoever_holds_goes_on_holding_while_a_capacity_is_put_in_force(api):
     verbs.configure(api, capacity={"gpu": 2}, **TICKETS)
     hands = [Hand(api, name) for name in "abc"]

@@ -168,8 +168,8 @@ class Attendant:
         started = self._clock()
         asked_for = started < self._resync_at
         self._due = None
-        self._resync_at = started + random.uniform(*self._resync)
         changed, renewed = self._seat.act(self._expired(), renew=self._is_renewal_due(), absorb=self._absorb_waiting)
+        self._resync_at = started + random.uniform(*self._resync)  # what failed is still due
         if asked_for and not changed:
             self._quiet_until = self._clock() + random.uniform(*RETRY)  # if a watch lags, its news ends this
         if renewed:

@@ -491,7 +491,7 @@ class TicketSeat:
         at, changed, renewed = (self._api, self._name, self._namespace), False, False
         if self.due(expired, renew=renew) is Due.NOTHING:
             self.take("leases", Snapshot(*self._api.list(LEASES, self._namespace, label_selector=selector(self._name))))
-            gone = dead(self._api, self._namespace, self._ahead_of_me())
+            gone = self._dead_before_me()
             return Acted(self._note(put_out(*at, gone)) if gone else False)
         if not self._now.book.terms.is_settled:
             changed = self._note(put_in_force(*at))
@@ -574,11 +574,19 @@ class TicketSeat:
             self._wrote = max(self._wrote, int(written["metadata"]["resourceVersion"]))
         return written is not None
 
-    def _ahead_of_me(self) -> list[Ticket]:
-        """All who hold, for the first in the queue; for anybody else nobody."""
+    def _dead_before_me(self) -> set[str]:
+        """Uids of those whose Pod has ended, among those who hold and who wait before this one.
+
+        Each in the queue looks after the one before it, which is one question; the first that lives, after all others.
+        """
         tickets, held = self._now.book.tickets, self._now.held
-        first = next((ticket.name for ticket in tickets if ticket.place not in held), None)
-        return [ticket for ticket in tickets if ticket.place in held] if first == self._mine else []
+        me = self._now.book.find(self._mine)
+        if me is None or me.place in held:
+            return set()
+        waiting = [ticket for ticket in tickets if ticket.place not in held and ticket.place < me.place]
+        if waiting and not dead(self._api, self._namespace, waiting[-1:]):
+            return set()
+        return dead(self._api, self._namespace, [ticket for ticket in tickets if ticket.place in held] + waiting)
 
     def _doubtful(self) -> list[Ticket]:
         """Those who hold although their Pod was seen to have ended."""
