@@ -15,11 +15,10 @@ from __future__ import annotations
 
 import json
 import logging
-import random
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from ansible_collections.muster.coordination.plugins.module_utils.api import (
     Api,
@@ -32,9 +31,8 @@ from ansible_collections.muster.coordination.plugins.module_utils.api import (
     Trouble,
 )
 from ansible_collections.muster.coordination.plugins.module_utils.errors import MusterError
+from muster.frame.following import follow
 from muster.process import say
-
-RETRY: Final = (1.0, 3.0)  # seconds until the next try of what a person has to mend: a right, a kind that is not there
 
 
 class _Entry(NamedTuple):
@@ -108,18 +106,9 @@ class Cache:
     # ------------------------------------------------------------------------------------------ private
 
     def _run(self) -> None:
-        while not self._stop.is_set():
-            try:
-                changes = self._api.follow(
-                    self._resource, self._namespace, stop=self._stop, shrink=_pack, **self._selectors
-                )
-                for change in changes:
-                    self._take(change)
-                    del change  # it may be a long list, and the next may be long in coming
-                return
-            except MusterError as error:  # until somebody has mended it
-                self._troubled(error)
-                self._stop.wait(random.uniform(*RETRY))
+        for change in follow(self._api, self._resource, self._namespace, self._stop, shrink=_pack, **self._selectors):
+            self._take(change)
+            del change  # it may be a long list, and the next may be long in coming
 
     def _take(self, change: Change) -> None:
         if isinstance(change, Trouble):

@@ -27,6 +27,7 @@ from ansible_collections.muster.coordination.plugins.module_utils.api import (
 )
 from ansible_collections.muster.coordination.tests.support.semaphore_lab import until
 from muster.frame import cache as module
+from muster.frame import following
 from muster.frame.cache import Cache, key_of
 
 
@@ -135,7 +136,7 @@ def test_kinds_without_namespaces_have_names_as_keys(fed: Fed) -> None:
 
 
 def test_what_a_person_must_mend_is_tried_again(fed: Fed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RETRY", (0.0, 0.0))
+    monkeypatch.setattr(following, "RETRY", (0.0, 0.0))
     fed.take(Forbidden(403, "Forbidden", "configmaps is forbidden"))
     assert fed.take(Snapshot([obj("a", 1)], "1")) == ["ns/a"]
     assert len(fed.feed.asked) == 2
