@@ -20,12 +20,18 @@ MUSTER = """\
 Coordination for teams on Kubernetes.
 
   distributor   the distributed semaphore: who may use what, and who is next
+  leaders       who leads by a Lease, since when, and how often that has changed
+  shards        which replica of a controller has which shards, and what moves
 
 Most options can also be given by the environment variable that their help
 names in brackets.
 """
 
-SYSTEMS = {"distributor": "muster.distributor_cli"}  # each has `add`, and is imported only when it is asked for
+SYSTEMS = {  # each has `add`, and is imported only when it is asked for
+    "distributor": "muster.distributor_cli",
+    "leaders": "muster.leaders_cli",
+    "shards": "muster.shards_cli",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -132,7 +132,7 @@ def add(systems: Any, environ: Mapping[str, str]) -> None:
     executed = options("exec", _exec, EXEC, EXEC_EXAMPLES, "-- COMMAND ...")
     executed.command().semaphores().holder().telling(pages="").cluster().loop(log_format="text")
     options("once", _once, ONCE, ONCE_STATUS).semaphores().holder().cluster()
-    options("status", _status, STATUS, STATUS_EXAMPLES).seen().cluster()
+    options("status", _status, STATUS, STATUS_EXAMPLES).seen().shown().cluster()
 
 
 class _Options(Options):
@@ -166,10 +166,6 @@ class _Options(Options):
         text = "only this one; can be given several times (default: all of the namespace)"
         self.add("--configmap", "MUSTER_CONFIGMAP", many=str.split, default=[], metavar="NAME", help=text)
         self._engine(None, "(default: both)")
-        self.begin("how to show them")
-        self.add_plain("-w", "--watch", action="store_true", help="live, until Ctrl-C: shows each change as it comes")
-        text = "a table, or JSON; with --watch a line of JSON for each change (default: %(default)s)"
-        self.add_plain("-o", "--output", choices=("table", "json"), default="table", help=text)
         return self
 
     def holder(self) -> Self:
@@ -284,11 +280,13 @@ def _status(args: argparse.Namespace) -> int:
     names = list(dict.fromkeys(name.partition(":")[0] for name in args.configmap))
     if args.watch:
         from muster.live import watch
+        from muster.semaphore_picture import Semaphores, sources
 
         def look() -> list[dict[str, Any]]:
             return _found(api, namespace, names, args.engine)
 
-        return watch(api, namespace, names, args.engine, look, as_json=args.output == "json", out=sys.stdout)
+        told, picture = sources(namespace, names, args.engine), Semaphores(namespace)
+        return watch(api, told, look, picture, as_json=args.output == "json", out=sys.stdout)
     found = _found(api, namespace, names, args.engine)
     if args.output == "json":
         print(json.dumps(found, indent=2))

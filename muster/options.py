@@ -32,6 +32,13 @@ class Options:
         self.add("--namespace", "MUSTER_NAMESPACE", metavar="NAME", help="default: the Pod's, or the context's own")
         return self
 
+    def shown(self) -> Self:
+        self.begin("how to show them")
+        self.add_plain("-w", "--watch", action="store_true", help="live, until Ctrl-C: shows each change as it comes")
+        text = "a table, or JSON; with --watch a line of JSON for each change (default: %(default)s)"
+        self.add_plain("-o", "--output", choices=("table", "json"), default="table", help=text)
+        return self
+
     def logs(self, default: str = "json") -> Self:
         """They stand in the group that was begun last."""
         text = f"of the log, which goes to standard error (default: {default})"

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.semaphore import said
 
@@ -38,6 +39,11 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[Any]], *, indent: str
         return text[:width] if width else text
 
     return "\n".join([line(list(headings)), *(line(row) for row in cells)])
+
+
+def terminal_width(out: TextIO) -> int:
+    """In characters; 0 where it is no terminal."""
+    return shutil.get_terminal_size().columns if out.isatty() else 0
 
 
 def plain(text: str) -> str:

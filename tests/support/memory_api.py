@@ -263,7 +263,7 @@ class MemoryApi:
         return [
             copy.deepcopy(obj)
             for (plural, place, _name), obj in sorted(self.objects.items())
-            if plural == resource.plural and place == (namespace or "") and selects(obj)
+            if plural == resource.plural and namespace in (None, place) and selects(obj)
         ]
 
     def _store(self, resource: Resource, obj: Object) -> Object:
@@ -328,16 +328,20 @@ def _fault(word: str) -> tuple[ApiError, bool]:
 
 
 def _selects(field_selector: str, name: str | None = None, labels: str = "") -> Callable[[Object], bool]:
-    key, _, wanted = labels.partition("=")
     terms = [term for term in field_selector.split(",") if term]
     if name:
         terms.append(f"metadata.name={name}")
+    wanted = [term for term in labels.split(",") if term]
 
     def selects(obj: Object) -> bool:
-        label = (obj["metadata"].get("labels") or {}).get(key)
-        if labels and (label is None or label != (wanted or label)):
+        metadata = obj["metadata"]
+        if not all(_is_labelled(metadata.get("labels") or {}, term) for term in wanted):
             return False
-        values = {"metadata.name": obj["metadata"]["name"], "status.phase": obj.get("status", {}).get("phase", "")}
+        values = {
+            "metadata.name": metadata["name"],
+            "metadata.namespace": metadata["namespace"],
+            "status.phase": obj.get("status", {}).get("phase", ""),
+        }
         for term in terms:
             path, _, value = term.partition("=")
             if path.endswith("!"):
@@ -348,3 +352,11 @@ def _selects(field_selector: str, name: str | None = None, labels: str = "") -> 
         return True
 
     return selects
+
+
+def _is_labelled(labels: dict[str, str], term: str) -> bool:
+    """Whether `key`, `!key` or `key=value` is true of it."""
+    if term.startswith("!"):
+        return term[1:] not in labels
+    key, _, value = term.partition("=")
+    return key in labels and labels[key] == (value or labels[key])

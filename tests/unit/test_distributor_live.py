@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from muster.live import Lines, Picture, age
+from muster.live import Lines, age
+from muster.semaphore_picture import Semaphores
 
 NOW = 1_800_000_000.0  # 2027-01-15T08:00:00Z
 
@@ -32,7 +33,7 @@ def semaphore(holders: int = 1, waiters: int = 0, **more: Any) -> dict[str, Any]
 
 
 def picture(*found: dict[str, Any], width: int = 100, height: int = 50, **options: Any) -> list[str]:
-    shown = Picture("ns")
+    shown = Semaphores("ns")
     shown.take(list(found), NOW)
     return shown.lines(width, height, NOW, **options)
 
@@ -54,7 +55,7 @@ def test_ages(seconds: float, text: str) -> None:
 
 
 def test_how_long_somebody_waits_is_known_only_from_when_it_was_seen() -> None:
-    shown = Picture("ns")
+    shown = Semaphores("ns")
     shown.take([semaphore(1, 1)], NOW)
     shown.take([semaphore(1, 2)], NOW + 60)
     text = "\n".join(shown.lines(100, 50, NOW + 90))
@@ -98,7 +99,7 @@ def test_a_terminal_obeys_no_name() -> None:
 
 
 def test_while_the_api_server_is_away_it_says_how_old_the_picture_is() -> None:
-    shown = Picture("ns")
+    shown = Semaphores("ns")
     assert shown.lines(100, 50, NOW) == ["reading the semaphores of ns …"]
     shown.take([semaphore()], NOW)
     lines = shown.lines(100, 50, NOW + 75, "no connection")
@@ -111,7 +112,7 @@ def test_without_a_semaphore_it_waits_for_one() -> None:
 
 def test_a_pipe_gets_each_state_once() -> None:
     out = io.StringIO()
-    with Lines(out, as_json=True) as lines:
+    with Lines(out, Semaphores("ns"), as_json=True) as lines:
         for holders in (1, 1, 2):
             lines.found([semaphore(holders)])
             lines.draw("")
