@@ -29,7 +29,7 @@ from ansible_collections.muster.coordination.plugins.module_utils.verbs.attendan
 from muster import claim as claims
 from muster.attending import NOT_READ, Chain, News
 from muster.claim import Claim
-from muster.pod import Annotation, Events
+from muster.pod import Annotation, Events, pod_of
 from muster.process import Answer, Route, Web, on_signals, say
 
 RELEASE_SECONDS = 5.0  # how long a release at SIGTERM may take; the Pod's end releases all the same
@@ -105,7 +105,7 @@ class Distributor:
         on_signals(self.signals, lambda number: self._inbox.put(Signalled(number)))
         web = Web(settings.listen, self.routes(), self._metrics.registry) if settings.listen else None
         if me.uid:
-            self._events = Events(self._api, settings.namespace, me.holder, me.uid)
+            self._events = Events(self._api, "muster-distributor")
             if settings.annotate_pod:
                 self._annotation = Annotation(self._api, settings.namespace, me.holder, me.uid, ANNOTATION)
         port = {"port": web.port} if web else {}
@@ -210,7 +210,8 @@ class Distributor:
     def _tell(self, word: str, reason: str, message: str, *, warning: bool = False, silent: bool = False) -> None:
         say(logging.WARNING if warning else logging.INFO, word, what=message)
         if self._events and not silent:
-            self._events.tell(reason, message, warning=warning)
+            pod = pod_of(self._settings.namespace, self._settings.me.holder, self._settings.me.uid or "")
+            self._events.tell(pod, reason, message, warning=warning)
 
     # ------------------------------------------------------------------------------------------ the end
 

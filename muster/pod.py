@@ -10,7 +10,6 @@ import queue
 import random
 import threading
 from datetime import UTC, datetime
-from typing import Any
 
 from ansible_collections.muster.coordination.plugins.module_utils.api import (
     EVENTS,
@@ -19,34 +18,46 @@ from ansible_collections.muster.coordination.plugins.module_utils.api import (
     ApiError,
     Conflict,
     NotFound,
+    Object,
 )
 from ansible_collections.muster.coordination.plugins.module_utils.errors import MusterError
 from muster.process import say
 
 
+def pod_of(namespace: str, name: str, uid: str) -> Object:
+    """As much of a Pod as an Event about it needs."""
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": namespace, "uid": uid}}
+
+
 class Events:
-    """Writes Kubernetes Events about one Pod; what can't be written is logged and dropped."""
+    """Writes Kubernetes Events about objects; what can't be written is logged and dropped."""
 
-    BACKLOG = 32  # Events that may wait while the API server is away
-
-    def __init__(self, api: Api, namespace: str, pod: str, uid: str) -> None:
-        self._api = api
-        self._about = {"apiVersion": "v1", "kind": "Pod", "name": pod, "namespace": namespace, "uid": uid}
-        self._waiting: queue.Queue[dict[str, Any]] = queue.Queue(self.BACKLOG)
+    def __init__(self, api: Api, component: str, backlog: int = 32) -> None:
+        """`component` says who tells; `backlog` Events may wait while the API server is away."""
+        self._api, self._component = api, component
+        self._waiting: queue.Queue[Object] = queue.Queue(backlog)
         threading.Thread(target=self._run, name="events", daemon=True).start()
 
-    def tell(self, reason: str, message: str, *, warning: bool = False) -> None:
-        """`reason` is one CamelCase word for machines; `message` is for people (1,024 characters at most)."""
+    def tell(self, about: Object, reason: str, message: str, *, warning: bool = False) -> None:
+        """`about` is an object with its kind and uid; `reason` is one CamelCase word for machines.
+
+        `message` is for people (1,024 characters at most).
+        """
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        metadata = about["metadata"]
+        involved = {key: metadata[key] for key in ("name", "namespace", "uid") if key in metadata}
         event = {
             "apiVersion": "v1",
             "kind": "Event",
-            "metadata": {"generateName": f"{self._about['name'][:200]}-", "namespace": self._about["namespace"]},
-            "involvedObject": self._about,
+            "metadata": {
+                "generateName": f"{metadata['name'][:200]}-",
+                "namespace": metadata.get("namespace", "default"),
+            },
+            "involvedObject": {"apiVersion": about["apiVersion"], "kind": about["kind"], **involved},
             "reason": reason,
             "message": message[:1024],
             "type": "Warning" if warning else "Normal",
-            "source": {"component": "muster-distributor"},
+            "source": {"component": self._component},
             "firstTimestamp": now,
             "lastTimestamp": now,
             "count": 1,
