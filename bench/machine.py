@@ -110,16 +110,20 @@ class Meter:
 
 
 class Cluster:
-    """The control-plane cluster of its own name that benchmarks use; started when it does not run."""
+    """The cluster of its own name that benchmarks use; started when it does not run."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self._run("up", "--level", "control-plane", "--name", name)
+    def __init__(self, name: str, level: str = "control-plane") -> None:
+        self.name, self.level = name, level
+        self._run("up", "--level", level, "--name", name)
         self.kubeconfig = str(self._status()["kubeconfig"])
 
     def pids(self) -> dict[str, int]:
         """Its components' process ids, by name."""
         return {row["name"]: row["pid"] for row in self._status()["components"] if row["pid"]}
+
+    def provider(self) -> str:
+        """What kind of cluster it is: embedded, kind or existing."""
+        return str(self._status()["provider"])
 
     def version(self) -> str:
         """As in `v1.37.0`."""
@@ -129,11 +133,11 @@ class Cluster:
 
     def kill(self, component: str) -> None:
         """SIGKILL one component; it is started again."""
-        self._run("kill", "--level", "control-plane", "--name", self.name, component)
+        self._run("kill", "--level", self.level, "--name", self.name, component)
 
     def down(self) -> None:
         """Remove it and all that it has."""
-        self._run("down", "--level", "control-plane", "--name", self.name)
+        self._run("down", "--level", self.level, "--name", self.name)
 
     def _status(self) -> dict[str, Any]:
         rows: list[dict[str, Any]] = json.loads(self._run("status", "--name", self.name, "-o", "json"))

@@ -15,7 +15,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -203,7 +203,11 @@ def _machine(found: Figures) -> str:
 
 
 def _targets_table(found: Figures) -> str:
-    rows = [(t.what, t.wanted, t.measured, "yes" if t.met else "**no**") for t in targets(found)]
+    return targets_table(targets(found))
+
+
+def targets_table(listed: Iterable[Target]) -> str:
+    rows = [(t.what, t.wanted, t.measured, "yes" if t.met else "**no**") for t in listed]
     return table(("what", "wanted", "measured", "met"), rows)
 
 
@@ -478,6 +482,17 @@ def _filled(text: str, match: re.Match[str]) -> str:
     return f"{match[1]}{text}\n{match[2]}"
 
 
+def fill(path: Path, texts: Mapping[str, str]) -> str:
+    """The page with these texts in its marked places; the prose between them stays."""
+    page = path.read_text()
+    for name, text in texts.items():
+        marked = re.compile(rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
+        page, count = marked.subn(functools.partial(_filled, text), page)
+        if count != 1:
+            raise SystemExit(f"error: {path} has no place marked {name!r}, or several")
+    return page
+
+
 def _by_size(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Sizes in their order, whatever the order in which they were measured."""
     return dict(sorted(pairs, key=lambda pair: int(pair[0]))) if all(key.isdigit() for key, _ in pairs) else dict(pairs)
@@ -487,17 +502,17 @@ def write(out: Path) -> None:
     """Write the page and the plots of `out/semaphore.json`; the prose is that of the page in docs."""
     found = json.loads((out / "semaphore.json").read_text(), object_pairs_hook=_by_size)
     plots(found, out)
-    page = PAGE.read_text()
-    for name, text in blocks(found).items():
-        marked = re.compile(rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
-        page, count = marked.subn(functools.partial(_filled, text), page)
-        if count != 1:
-            raise SystemExit(f"error: {PAGE} has no place marked {name!r}, or several")
+    page = fill(PAGE, blocks(found))
     (out / "semaphore.md").write_text(page)
     say(f"written: {out / 'semaphore.md'} and its plots")
-    for target in targets(found):
+    tell(targets(found), faults(found))
+
+
+def tell(listed: Iterable[Target], faults_seen: Iterable[str]) -> None:
+    """What came out, on standard output."""
+    for target in listed:
         print(f"{'met   ' if target.met else 'NOT MET'} {target.what}: {target.measured} (wanted {target.wanted})")
-    for fault in faults(found):
+    for fault in faults_seen:
         print(f"FAULT {fault}")
 
 

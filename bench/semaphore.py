@@ -61,8 +61,8 @@ QUICK = Scale((8, 32), (8,), 4.0, 2.0, 1, 20, 10, 20.0, 50)
 class Store:
     """The figures as they grow: what was measured is on disk at once, and is not measured again."""
 
-    def __init__(self, path: Path, found: dict[str, Any]) -> None:
-        self.path, self.found = path, found
+    def __init__(self, path: Path, found: dict[str, Any], tell: Callable[[dict[str, Any]], str] | None = None) -> None:
+        self.path, self.found, self._tell = path, found, tell or told
         self.begun = time.monotonic() - 60 * found.get("minutes", 0)
 
     def measured(self, *keys: str, by: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -72,7 +72,7 @@ class Store:
             place = place.setdefault(key, {})
         if keys[-1] not in place:
             place[keys[-1]] = by()
-            say(f"{', '.join(keys)}: {told(place[keys[-1]])}")
+            say(f"{', '.join(keys)}: {self._tell(place[keys[-1]])}")
             self.save()
         figures: dict[str, Any] = place[keys[-1]]
         return figures
