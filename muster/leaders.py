@@ -51,7 +51,7 @@ def key_text(controller: Report, key: str) -> str:
     one = controller["shards"][Layout(**controller["layout"]).shard_of(key)]
     whose = f"owned by {one['member']} (fence {one['fence']})" if one["owner"] else "owned by nobody"
     if one["state"] in MOVES:
-        whose += f", on its way to {one['wanted'] or 'nobody'}: {MOVES[one['state']]}"
+        whose += f", moving to {one['wanted'] or 'nobody'}: {MOVES[one['state']]}"
     return plain(f"key {key} of {name} is of shard {one['shard']}, {whose}")
 
 
@@ -114,18 +114,23 @@ def _controller(
         ]
         parts += listed(("MEMBER", "FENCE", "FOR", heading, "OWNS", "SHARDS"), rows, width)
     if one["handovers"]:
-        moves = [(h["shard"], h["from"], h["to"], h["state"], MOVES[h["state"]]) for h in one["handovers"]]
-        parts += ["", *listed(("SHARD", "FROM", "TO", "STATE", ""), moves, width)]
+        parts += ["", *listed(("FROM", "TO", "STATE", "SHARDS"), _moves(one["handovers"]), width)]
     return [*parts, *_remarks(present), *_mismatches(one, present)]
+
+
+def _moves(handovers: Sequence[Report]) -> list[tuple[Any, ...]]:
+    """Those from one member to another in one line."""
+    alike: dict[tuple[Any, ...], list[int]] = {}
+    for one in handovers:
+        alike.setdefault((one["from"], one["to"], one["state"]), []).append(one["shard"])
+    return [(*key, leadership.ranges(shards)) for key, shards in alike.items()]
 
 
 def _summary(one: Report, present: int) -> str:
     told = [_counted(present, "member")]
     if one["layout"]:
-        told.insert(0, f"{_counted(one['layout']['shards'], 'shard')} ({one['layout']['strategy']})")
-        told.append(
-            f"{len(one['handovers'])} on their way" if one["handovers"] else "settled" if one["settled"] else ""
-        )
+        told.insert(0, f"{one['layout']['shards']} ({one['layout']['strategy']})")
+        told.append(f"{len(one['handovers'])} moving" if one["handovers"] else "settled" if one["settled"] else "")
     elif not one["error"]:
         told.append("no table yet")
     return ", ".join(filter(None, told))
@@ -137,7 +142,7 @@ def _counted(number: int, what: str) -> str:
 
 def _owned(member: Report) -> str:
     owns, wanted = len(member["owns"]), len(member["wanted"])
-    return str(owns) if owns == wanted else f"{owns} of {wanted}"
+    return str(owns) if owns == wanted else f"{owns} → {wanted}"
 
 
 def _mismatches(one: Report, present: Sequence[Report]) -> list[str | list[str]]:

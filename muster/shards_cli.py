@@ -23,7 +23,7 @@ BREATH = 0.2  # seconds between two looks of --watch: the members renew all the 
 
 SHARDS = """\
 Sharded controllers: their members, which shards each of them owns, and what is
-on its way from one to another. It only reads.
+moving from one to another. It only reads.
 """
 
 EPILOG = """\
@@ -33,7 +33,13 @@ examples:
   muster shards vm-operator --key team-a         which replica has team-a?
   muster shards vm-operator -o json | jq '.[0].handovers'
 
-on its way:
+columns:
+  FENCE   of the member's own Lease; that of a shard is in the JSON
+  FOR     how long it has been a member, if its clock and this one agree
+  SILENT  how long --watch has not seen it renew its Lease, of how long it may
+  OWNS    how many shards it acts on → how many it is to have
+
+states of what is moving:
   revoked    the owner is not wanted any more, and ends its work on the shard
   free       it has let go; who is wanted takes it next
   orphaned   the owner has ended or has no Lease; any member strikes it out

@@ -160,9 +160,10 @@ def test_a_malformed_fence_is_told_beside_what_can_be_read(fence: str) -> None:
     assert "muster.dev/fence" in told["error"] and "give a whole number" in told["error"]
 
 
-def test_a_renewal_that_is_no_time_has_no_end() -> None:
+@pytest.mark.parametrize("renewed", ["soon", "9999-12-31T23:59:59.000000Z"])
+def test_a_renewal_that_is_no_time_to_reckon_with_has_no_end(renewed: str) -> None:
     lease = held("op", "vm-0")
-    lease["spec"]["renewTime"] = "soon"
+    lease["spec"]["renewTime"] = renewed
     assert leadership.lease_report(lease)["until"] is None
 
 

@@ -121,10 +121,10 @@ def _remark(term: Term, state: str, sight: PodSight | None) -> str | None:
 def _until(term: Term) -> str | None:
     """When the term ends by its holder's clock, if it is not renewed before."""
     try:
-        renewed = datetime.fromisoformat(term.renewed)
-    except ValueError:
+        end = datetime.fromisoformat(term.renewed) + timedelta(seconds=term.seconds)
+    except (ValueError, OverflowError):  # the latter: after the year 9999
         return None
-    return (renewed + timedelta(seconds=term.seconds)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return end.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
