@@ -79,7 +79,7 @@ def _leaders(
         return []
     rows = [(*_place(lease, everywhere), *_row(lease, now), alive(lease)) for lease in leases]
     headings = (*(("NAMESPACE",) if everywhere else ()), *HEADINGS, heading)
-    return [*listed(headings, rows, width), *_remarks(leases)]
+    return [*listed(headings, rows, width), *_remarks(leases, everywhere)]
 
 
 def _place(lease: Report, everywhere: bool) -> tuple[str, ...]:
@@ -94,9 +94,9 @@ def _since(lease: Report, now: float) -> str | None:
     return since(lease["since"], now) if lease["since"] else None
 
 
-def _remarks(leases: Sequence[Report]) -> list[str | list[str]]:
+def _remarks(leases: Sequence[Report], everywhere: bool = False) -> list[str | list[str]]:
     """What is wrong, one line for each."""
-    told = [(one["name"], text) for one in leases for text in (one["error"], one["remark"]) if text]
+    told = [("/".join(_place(one, everywhere)), one[key]) for one in leases for key in ("error", "remark") if one[key]]
     return ["", *(f"  {plain(f'{name}: {text}')}" for name, text in told)] if told else []
 
 

@@ -60,7 +60,7 @@ def add(systems: Any, environ: Mapping[str, str]) -> None:
 class _Options(Options):
     def which(self) -> Self:
         self.add_plain("names", nargs="*", metavar="NAME", help=argparse.SUPPRESS)
-        self.begin("which controllers (default: all of the namespace that have members)")
+        self.begin("which controllers (default: all of the namespace)")
         text = "say only whose this key is: a namespace, or whatever the controller is sharded by"
         self.add_plain("--key", metavar="KEY", help=text)
         return self
@@ -103,6 +103,6 @@ def _print(found: Found, names: list[str], namespace: str, key: str | None) -> i
 def _sources(namespace: str, names: list[str]) -> list[Source]:
     """What to watch: the members' Leases, and the tables."""
     labels = [f"{members.MEMBER_OF}={name}" for name in names] or [members.MEMBER_OF]
-    tables = [{"name": members.table_name(name)} for name in names] or [{}]
+    tables = [{"name": members.table_name(name)} for name in names] or [{"label_selector": members.MEMBER_OF}]
     leases: list[Source] = [{"resource": LEASES, "namespace": namespace, "label_selector": label} for label in labels]
     return [*leases, *({"resource": CONFIGMAPS, "namespace": namespace, **table} for table in tables)]

@@ -23,8 +23,7 @@ options:
   name:
     description:
       - Name of a Lease or of a sharded controller. Both are returned where there are both.
-      - When not given, all of the namespace are returned. A sharded controller that has no members is found only by its
-        name.
+      - When not given, all of the namespace are returned.
     type: str
   namespace:
     description: Namespace of the Leases.
@@ -42,7 +41,8 @@ notes:
   - The times are those that the holder wrote by its own clock. They are for people. To compare them with another clock
     is to trust that both are right.
   - Needs the rights to C(get) and C(list) Leases. Without the right to C(get) Pods it does not know of holders that
-    have ended; without the right to C(get) ConfigMaps it does not know the shards.
+    have ended; without the rights to C(get) and C(list) ConfigMaps it does not know the shards, or does not find a
+    controller that has no members left.
 seealso:
   - module: muster.coordination.k8s_semaphore_info
 """

@@ -84,7 +84,8 @@ class Stage:
             for shard, (who, _wanted) in enumerate(shards)
         )
         table = Table(layout, tuple(wanted for _owner, wanted in shards), owners)
-        metadata = {"name": members.table_name(name), "namespace": self.namespace}
+        labels = {members.MEMBER_OF: name}
+        metadata = {"name": members.table_name(name), "namespace": self.namespace, "labels": labels}
         data = {members.TABLE_KEY: dump(table)}
         self.api.create(CONFIGMAPS, {**self._kind(CONFIGMAPS), "metadata": metadata, "data": data})
 

@@ -85,7 +85,8 @@ def test_leaders_as_a_table() -> None:
 
 
 def test_namespaces_are_named_where_there_are_several() -> None:
-    assert "NAMESPACE" in leaders_text([lease(), lease(namespace="other")])
+    text = leaders_text([lease(), lease(namespace="other", remark="odd")])
+    assert text.split()[0] == "NAMESPACE" and text.endswith("  other/op: odd")
     assert "NAMESPACE" not in leaders_text([lease(), lease("other")])
 
 

@@ -9,7 +9,14 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.muster.coordination.plugins.module_utils.api import CONFIGMAPS, LEASES, PODS
+from ansible_collections.muster.coordination.plugins.module_utils.api import (
+    CONFIGMAPS,
+    LEASES,
+    PODS,
+    Forbidden,
+    Listing,
+    Resource,
+)
 from ansible_collections.muster.coordination.plugins.module_utils.decisions import election, members
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.election import Identity, Timing
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.sharding import Layout, Owner, Table, dump
@@ -43,7 +50,8 @@ def tabulate(api: MemoryApi, controller: str, *shards: tuple[str, str]) -> None:
     """Of (owner's identity, who is wanted)."""
     owners = tuple(Owner(owner, 100) for owner, _wanted in shards)
     text = dump(Table(Layout(shards=len(shards)), tuple(wanted for _owner, wanted in shards), owners))
-    metadata = {"name": members.table_name(controller), "namespace": "ns"}
+    labels = {members.MEMBER_OF: controller}
+    metadata = {"name": members.table_name(controller), "namespace": "ns", "labels": labels}
     api.create(CONFIGMAPS, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"table": text}})
 
 
@@ -95,10 +103,11 @@ def test_a_label_selector_never_hides_a_member(api: MemoryApi) -> None:
     assert found["controllers"][0]["settled"] and len(found["controllers"][0]["members"]) == 2
 
 
-def test_a_controller_without_members_is_found_by_its_name(api: MemoryApi) -> None:
+def test_a_controller_without_members_is_found_by_its_table(api: MemoryApi) -> None:
     tabulate(api, "vm", ("vm-0_u_1a2b3c4d", "vm-0"))
-    assert info(api)["controllers"] == []
-    assert info(api, name="vm")["controllers"][0]["counts"]["orphaned"] == 1
+    for asked in ({}, {"name": "vm"}):
+        assert info(api, **asked)["controllers"][0]["counts"]["orphaned"] == 1
+    assert info(api, label_selector="tier=one")["controllers"] == []
 
 
 def test_members_are_read_after_the_table_and_pods_after_them(api: MemoryApi) -> None:
@@ -141,6 +150,20 @@ def test_what_may_not_be_read_is_said(api: MemoryApi) -> None:
     api.faults = ["get 403"]
     (leader,) = lease_info.leaders(api, namespace="ns")
     assert leader["state"] == "held" and "not allowed" in leader["remark"]
+
+
+def test_who_may_not_list_tables_finds_those_who_have_members() -> None:
+    class Secretive(MemoryApi):
+        def list(self, resource: Resource, *args: Any, **asked: Any) -> Listing:
+            if resource == CONFIGMAPS:
+                raise Forbidden(403, "Forbidden", "not allowed")
+            return super().list(resource, *args, **asked)
+
+    api = Secretive()
+    who = join(api, "vm", "vm-0")
+    tabulate(api, "vm", (who, "vm-0"))
+    tabulate(api, "other", ("other-0_u_1a2b3c4d", "other-0"))
+    assert names(info(api)["controllers"]) == ["vm"]
 
 
 def test_all_namespaces_but_the_nodes(api: MemoryApi) -> None:

@@ -105,7 +105,7 @@ def _remark(term: Term, state: str, sight: PodSight | None) -> str | None:
     if state == ENDED:
         return f"{term.pod} has ended: whoever is next takes it at once"
     if term.is_doubtful:
-        return f"nobody of Muster's has given it back: they take it when it has stayed free for {term.seconds} s"
+        return f"nobody is known to have given it back: Muster's take it when it has stayed free for {term.seconds} s"
     if state == FREE or sight is None:
         return None
     silence = f"it ends when it was seen unchanged for {term.seconds} s"

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, Final
 
 from ansible_collections.muster.coordination.plugins.module_utils.api import (
@@ -33,8 +34,8 @@ def info(
 ) -> Result:
     """The Leases of elections and the sharded controllers of a namespace, or those of one name; only ever reads.
 
-    What is malformed is listed with its `error`. Needs `get` and `list` of Leases, and `get` of ConfigMaps and Pods;
-    without the latter two it says what it does not know.
+    What is malformed is listed with its `error`. Needs `get` and `list` of Leases and ConfigMaps, and `get` of
+    Pods; without the latter two it says what it does not know.
     """
     selector = label_selector or ""
     return {
@@ -58,7 +59,7 @@ def leaders(api: Api, *, namespace: str | None, name: str | None = None, label_s
 def shards(api: Api, *, namespace: str, name: str | None = None, label_selector: str = "") -> list[Result]:
     """The sharded controllers of a namespace, or the one of that name.
 
-    All are found that a Lease of the label selector is a member's of; by its name also one which has no members left.
+    With a label selector, those of which a Lease that it selects is a member's.
     """
     names = [name] if name is not None else _controllers(api, namespace, label_selector)
     tables = {one: _table(api, one, namespace) for one in names if len(one) <= LONGEST_LABEL}
@@ -89,7 +90,10 @@ def _there(api: Api, name: str, namespace: str) -> list[Object]:
 def _controllers(api: Api, namespace: str, label_selector: str) -> list[str]:
     selector = ",".join(part for part in (label_selector, members.MEMBER_OF) if part)
     listed = api.list(LEASES, namespace, label_selector=selector, metadata_only=True).items
-    return sorted({lease["metadata"]["labels"][members.MEMBER_OF] for lease in listed})
+    if not label_selector:
+        with suppress(Forbidden):  # it is to find those that have no members left
+            listed += api.list(CONFIGMAPS, namespace, label_selector=members.MEMBER_OF, metadata_only=True).items
+    return sorted({obj["metadata"]["labels"][members.MEMBER_OF] for obj in listed})
 
 
 def _table(api: Api, name: str, namespace: str) -> tuple[str | None, str | None]:
