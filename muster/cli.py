@@ -19,9 +19,11 @@ from muster.options import Help, Version
 MUSTER = """\
 Coordination for teams on Kubernetes.
 
-  distributor   the distributed semaphore: who may use what, and who is next
-  leaders       who leads by a Lease, since when, and how often that has changed
-  shards        which replica of a controller has which shards, and what moves
+  distributor     the distributed semaphore: who may use what, and who is next
+  leaders         who leads by a Lease, since when, and how often that has changed
+  shards          which replica of a controller has which shards, and what moves
+  vm-operator     the example operator: machines of a cloud, each exactly once
+  private-cloud   the cloud that it works on, with faults to switch on
 
 Most options can also be given by the environment variable that their help
 names in brackets.
@@ -31,6 +33,8 @@ SYSTEMS = {  # each has `add`, and is imported only when it is asked for
     "distributor": "muster.distributor_cli",
     "leaders": "muster.leaders_cli",
     "shards": "muster.shards_cli",
+    "vm-operator": "muster.vm.operator_cli",
+    "private-cloud": "muster.vm.cloud_cli",
 }
 
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ansible_collections.muster.coordination.plugins.module_utils.errors import Malformed
-from muster.vm.cloud_wire import Changed, KeyReused, NameTaken, NotThere, Spent, StaleFence, Writer
+from muster.vm.cloud_wire import Changed, Closed, KeyReused, NameTaken, NotThere, Spent, StaleFence, Writer
 
 Machine = dict[str, Any]
 
@@ -106,7 +106,7 @@ class Store:
         with self._transaction():
             self._fence(writer, asked["name"])
             if self.guards.fences and self._is_closed(asked["name"]):
-                raise Spent(f"the name {asked['name']} is closed: no machine is made under it any more")
+                raise Closed(f"the name {asked['name']} is closed: no machine is made under it any more")
             text = json.dumps(asked, sort_keys=True)
             if key and self.guards.keys:
                 row = self._row("SELECT * FROM machines WHERE request = ? ORDER BY number LIMIT 1", key)

@@ -74,8 +74,15 @@ class NameTaken(Refusal):
     error = "name taken"
 
 
+class Closed(Refusal):
+    """The name was closed: no machine is made under it any more."""
+
+    status = 410
+    error = "closed"
+
+
 class Spent(Refusal):
-    """The name was closed, or the machine of this Idempotency-Key was made and deleted: it is not made again."""
+    """The machine of this Idempotency-Key was made, and deleted: the key makes no other."""
 
     status = 410
     error = "spent"

@@ -87,6 +87,7 @@ def commit(
     namespace: str,
     decide: Callable[[Object | None], tuple[Object | Delete | None, Verdict]],
     *,
+    subresource: str = "",
     check_mode: bool = False,
     timeout: float = 10.0,
     seen: Object | Unread | None = UNREAD,
@@ -99,6 +100,9 @@ def commit(
     `decide` gets the object as read (None: absent) and returns what it shall be (None: leave it absent; DELETE) and a
     verdict for the caller. It may read further facts: they are then newer than the object, which is what makes "this
     Pod is gone" safe to act upon. Check mode decides on the same read and writes nothing.
+
+    `subresource` (such as status) is what a change is written to: the rest of the object stays as it is. It can neither
+    be made nor deleted.
 
     `seen` is the object as a watch or an answer showed it last (None: absent): it saves the first read. Where it is out
     of date the write is refused; where nothing is to be done on it, or nothing can be, that is believed after a read.
@@ -133,7 +137,7 @@ def commit(
                 return Committed(first != before, first, before, verdict, attempts)
             after = None if isinstance(desired, Delete) else desired
             if not check_mode:
-                after = _write(api, resource, before, desired)
+                after = _write(api, resource, before, desired, subresource)
             return Committed(True, lost if maybe_written else before, after, verdict, attempts)
         except (Conflict, AlreadyExists) as error:
             obstacle: ApiError = error
@@ -186,7 +190,11 @@ def _read(api: Api, resource: Resource, name: str, namespace: str) -> Object | N
         return None
 
 
-def _write(api: Api, resource: Resource, before: Object | None, desired: Object | Delete | None) -> Object | None:
+def _write(
+    api: Api, resource: Resource, before: Object | None, desired: Object | Delete | None, subresource: str
+) -> Object | None:
+    if subresource and (before is None or desired is None or isinstance(desired, Delete)):
+        raise ValueError(f"{subresource} can only be changed: it is made, and deleted, with its object")
     try:
         if isinstance(desired, Delete) and before is not None:
             metadata = before["metadata"]
@@ -200,7 +208,7 @@ def _write(api: Api, resource: Resource, before: Object | None, desired: Object 
             return None
         if desired is None or isinstance(desired, Delete):
             raise ValueError("to remove an object a decision returns DELETE, not None")
-        return api.create(resource, desired) if before is None else api.replace(resource, desired)
+        return api.create(resource, desired) if before is None else api.replace(resource, desired, subresource)
     except NotFound as error:
         if before is None:
             raise  # the namespace is missing: trying again does not make one

@@ -104,7 +104,7 @@ class ReplayedApi:
         pods = self._ask(Request("pods")).pods
         return Listing([{"metadata": {"name": name, "uid": uid}} for name, uid in pods], "")
 
-    def replace(self, resource: Resource, obj: dict[str, Any]) -> dict[str, Any]:
+    def replace(self, resource: Resource, obj: dict[str, Any], subresource: str = "") -> dict[str, Any]:
         metadata = obj["metadata"]
         annotations = tuple(sorted(metadata["annotations"].items()))
         # a writer that names no version is one that overwrites whatever is there

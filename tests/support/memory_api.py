@@ -132,7 +132,16 @@ class MemoryApi:
                 raise Conflict(409, "Conflict", "the object has been modified")
             if dry_run:
                 return copy.deepcopy(obj)
-            stored = self._store(resource, {**obj, "metadata": {**metadata, "uid": there["metadata"]["uid"]}})
+            after = {**obj, "metadata": {**metadata, "uid": there["metadata"]["uid"]}}
+            if subresource:
+                after = {**there, subresource: obj[subresource]}
+            elif resource.api_version.startswith("muster.dev/"):
+                after = _custom(there, after)
+            if "deletionTimestamp" in after["metadata"] and not after["metadata"].get("finalizers"):
+                self._remove(resource, after)
+                stored = copy.deepcopy(after)
+            else:
+                stored = self._store(resource, after)
         return self._end(lost, stored)
 
     def delete(
@@ -152,10 +161,11 @@ class MemoryApi:
             given = {"uid": uid, "resourceVersion": resource_version}
             if any(value is not None and there["metadata"][key] != value for key, value in given.items()):
                 raise Conflict(409, "Conflict", "a precondition does not hold")
-            del self.objects[resource.plural, namespace or "", name]
-            self.version += 1
-            gone = {**there, "metadata": {**there["metadata"], "resourceVersion": str(self.version)}}
-            self._tell(resource, there, None, gone)
+            if not there["metadata"].get("finalizers"):
+                self._remove(resource, there)
+            elif "deletionTimestamp" not in there["metadata"]:
+                marked = {**there["metadata"], "deletionTimestamp": "2026-01-31T12:00:30Z"}
+                self._store(resource, {**there, "metadata": marked})
         return self._end(lost, {})
 
     def follow(
@@ -276,6 +286,12 @@ class MemoryApi:
         self._tell(resource, before, stored, stored)
         return copy.deepcopy(stored)
 
+    def _remove(self, resource: Resource, there: Object) -> None:
+        del self.objects[resource.plural, there["metadata"]["namespace"], there["metadata"]["name"]]
+        self.version += 1
+        gone = {**there, "metadata": {**there["metadata"], "resourceVersion": str(self.version)}}
+        self._tell(resource, there, None, gone)
+
     def _tell(self, resource: Resource, before: Object | None, after: Object | None, shown: Object) -> None:
         kind = "DELETED" if after is None else "MODIFIED" if before else "ADDED"
         self.events.append((self.version, kind, resource, copy.deepcopy(shown)))
@@ -305,6 +321,14 @@ class MemoryApi:
         if lost is not None:
             raise lost
         return stored
+
+
+def _custom(there: Object, after: Object) -> Object:
+    """A custom object with a status subresource: who writes the object writes no status, and a spec has generations."""
+    generation = there["metadata"].get("generation", 1) + (there["spec"] != after["spec"])
+    status = {"status": there["status"]} if "status" in there else {}
+    kept = {key: value for key, value in after.items() if key != "status"}
+    return {**kept, **status, "metadata": {**after["metadata"], "generation": generation}}
 
 
 def _fault(word: str) -> tuple[ApiError, bool]:

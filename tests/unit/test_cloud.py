@@ -23,6 +23,7 @@ from muster.vm.cloud_client import CloudClient
 from muster.vm.cloud_store import Store
 from muster.vm.cloud_wire import (
     Changed,
+    Closed,
     KeyReused,
     NameTaken,
     NotAllowed,
@@ -162,7 +163,7 @@ def test_a_person_is_not_ordered_among_the_operators(site: Site) -> None:
 
 def test_a_closed_name_stays_closed(site: Site) -> None:
     assert site.find(close=True)["closed"]
-    with pytest.raises(Spent):
+    with pytest.raises(Closed):
         site.create()
     assert site.find()["closed"]
     assert site.listed() == []

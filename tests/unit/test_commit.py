@@ -81,9 +81,20 @@ def test_what_is_written_carries_the_version_and_uid_of_what_was_read(api, time)
     there = made(api)
     written = []
     replace = api.replace
-    api.replace = lambda resource, obj: (written.append(obj["metadata"]), replace(resource, obj))[1]
+    api.replace = lambda resource, obj, sub: (written.append(obj["metadata"]), replace(resource, obj, sub))[1]
     run(api, append("b"), time)
     assert written == [there["metadata"]]
+
+
+def test_a_subresource_is_written_alone_and_neither_made_nor_deleted(api, time):
+    made(api)
+    change = {"data": {"x": "b"}, "status": {"x": "b"}}
+    told = run(api, lambda obj: ({**obj, **change} if "status" not in obj else obj, None), time, subresource="status")
+    assert (told.after["status"], told.after["data"]) == ({"x": "b"}, {"x": "a"})
+    for decision in (DELETE, None):
+        with pytest.raises(ValueError, match="status can only be changed"):
+            run(api, lambda obj, decision=decision: (decision, None), time, subresource="status")
+    assert letters(api) == "a"
 
 
 def test_delete_carries_both_as_preconditions_and_absent_stays_absent(api, time):
