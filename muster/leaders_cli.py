@@ -99,7 +99,7 @@ def _print(found: Found, names: list[str], where: str) -> int:
     if missing:
         raise MusterError(f"there is no Lease {missing[0]} in {where}: name another, or another --namespace")
     if not found:
-        raise MusterError(f"there is no Lease of an election in {where}: name another --namespace")
+        raise MusterError(f"there is no Lease of an election in {where}: name another --namespace, or wait for one")
     print(leaders_text(found, terminal_width(sys.stdout)))
     return 1 if any(lease["error"] for lease in found) else 0
 

@@ -116,11 +116,17 @@ def test_a_free_lease_tells_only_of_its_last_fence() -> None:
     assert [told[field] for field in empty] == [None] * len(empty)
 
 
-def test_a_lease_with_nothing_in_it_is_free_and_nobody_gave_it_back() -> None:
+def test_a_lease_with_nothing_in_it_is_free_and_nobody_is_known_to_have_had_it() -> None:
     told = leadership.lease_report({"metadata": {"name": "op", "namespace": "ns"}})
     assert (told["state"], told["fence"], told["transitions"], told["error"]) == ("free", None, 0, None)
     assert "when it has stayed free for 6 s" in told["remark"]
     assert leadership.lease_report(freed(held("op", "vm-0")))["remark"] is None
+
+
+def test_what_client_go_gave_back_is_free() -> None:
+    spec = {**CLIENT_GO["spec"], "holderIdentity": "", "leaseDurationSeconds": 1}
+    told = leadership.lease_report({**CLIENT_GO, "spec": spec})
+    assert (told["state"], told["remark"], told["since"], told["seconds"]) == ("free", None, None, 1)
 
 
 def test_who_is_leaving_has_it_still() -> None:

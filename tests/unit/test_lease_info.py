@@ -85,7 +85,9 @@ def test_the_one_of_that_name_be_it_lease_or_controller_or_both(api: MemoryApi) 
     assert [names(part) for part in info(api, name="a").values()] == [["a"], []]
     assert [names(part) for part in info(api, name="b").values()] == [[], ["b"]]
     assert info(api, name="nothing") == {"leases": [], "controllers": []}
-    assert info(api, name="long" * 50) == {"leases": [], "controllers": []}
+    api.requests.clear()
+    assert info(api, name="long" * 16) == {"leases": [], "controllers": []}
+    assert api.requests == [f"get leases/{'long' * 16}"]  # no label can be that: the API server would refuse to list
 
 
 def test_a_label_selector_never_hides_a_member(api: MemoryApi) -> None:

@@ -104,8 +104,8 @@ def _remark(term: Term, state: str, sight: PodSight | None) -> str | None:
     """What somebody who wonders about the holder should know; None where there is nothing of the kind."""
     if state == ENDED:
         return f"{term.pod} has ended: whoever is next takes it at once"
-    if term.is_doubtful:
-        return f"nobody is known to have given it back: Muster's take it when it has stayed free for {term.seconds} s"
+    if term.is_doubtful and not term.since:
+        return f"nobody is known to have had it: Muster's take it when it has stayed free for {term.seconds} s"
     if state == FREE or sight is None:
         return None
     silence = f"it ends when it was seen unchanged for {term.seconds} s"
