@@ -58,7 +58,11 @@ test: $(VENV_STAMP) ## everything that proves it, with a summary (the first run 
 
 .PHONY: test-unit
 test-unit: $(VENV_STAMP) ## the code, without a cluster, in less than a minute
-	$(PYTEST) --numprocesses 2 -m 'not cluster' $(wildcard tests/unit tests/property tests/model tests/cluster)
+	$(PYTEST) --numprocesses 2 -m 'not cluster' tests/unit tests/cluster
+
+.PHONY: test-model
+test-model: $(VENV_STAMP) ## the decisions: random histories, and every state of small worlds
+	$(PYTEST) --numprocesses 2 tests/property tests/model
 
 .PHONY: test-cluster
 test-cluster: cluster-install ## the embedded cluster: start, stop, crash, two side by side

@@ -40,6 +40,7 @@ PARTS = (
     Part("docs", "documentation of every module; the site", ("build",)),
     Part("galaxy", "what Galaxy and an execution environment check", ("build",)),
     Part("test-unit", "the code, without a cluster"),
+    Part("test-model", "the decisions: random histories, and every state of small worlds"),
     Part("test-packaging", "what is in the tarball, and that the wheel works alone", ("build",)),
     Part("cluster-install", "programs of the embedded cluster"),
     Part("lint-charts", "the Helm charts", ("cluster-install",)),
