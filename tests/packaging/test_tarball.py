@@ -25,6 +25,8 @@ NEEDED = {
     "LICENSE", "README.md", "CHANGELOG.rst", "meta/runtime.yml", "meta/execution-environment.yml", "requirements.txt",
     "plugins/module_utils/decisions/semaphore.py", "plugins/modules/k8s_semaphore.py", "playbooks/site.yml",
     "roles/distributor/meta/argument_specs.yml", "charts/distributor/Chart.yaml",
+    "roles/chart/meta/argument_specs.yml", "roles/vm_operator/meta/argument_specs.yml", "playbooks/vm_operator.yml",
+    "charts/vm-operator/Chart.yaml", "charts/vm-operator/crds/virtualmachines.yaml",
 }  # fmt: skip
 
 
