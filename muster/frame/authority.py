@@ -121,7 +121,7 @@ class Tenures:
         clock: Callable[[], float] = time.monotonic,
         idle: Callable[[], None] = lambda: None,
     ) -> None:
-        """`idle` is called, from any thread, when the last work has ended on what was closed."""
+        """`idle` is called, from any thread, when the last work has ended on what was closed or has ended."""
         self._recorder, self._clock, self._idle = recorder or Recorder(), clock, idle
         self._tenures: dict[Hashable, _Tenure] = {}
         self._orphans = 0  # how much work is in flight on what has ended
@@ -251,7 +251,7 @@ class Tenures:
     def _end(self, name: Hashable) -> None:
         tenure = self._tenures.pop(name, None)
         if tenure:
-            tenure.has_ended = True
+            tenure.has_ended, tenure.is_open = True, False
             self._orphans += tenure.busy
             if not self._has_lapsed:
                 self._note("end", tenure, min(self._clock(), self._until))

@@ -9,6 +9,7 @@ What may be done is decided in `decisions/election.py`; here are the clock, the 
 from __future__ import annotations
 
 import logging
+import math
 import random
 import secrets
 import time
@@ -70,6 +71,7 @@ class Keeper:
         self._version = -1  # what is older than this is not news
         self._seen: Seen | None = None
         self._renew_at = self._quiet_until = 0.0
+        self._lost_at = -math.inf
         self._container_id = self._known_id = ""  # what the kubelet says, and what the Lease says
 
     @property
@@ -118,6 +120,8 @@ class Keeper:
             return min([self._renew_at, *([self._tenures.until] if self._tenures.until > now else [])])
         if self._quiet_until > now:
             return self._quiet_until
+        if self._waits_for_itself(now):
+            return self._lost_at + self._timing.usable
         return now + (election.expires_in(self._seen, now) if self._seen else FAR)
 
     def announce_leave(self) -> None:
@@ -145,13 +149,17 @@ class Keeper:
         return election.has_ended(seen.term, self._pods.get(seen.term.uid))
 
     def _why_take(self, now: float) -> str:
+        if self._waits_for_itself(now):
+            return ""
         if self.lease is None:
             return "it is not there" if self._version >= 0 else ""
         if self._seen is None:
             return ""  # it is malformed
-        # while work of a former run of this process goes on, this one is not its successor
-        me = self.me._replace(container="") if self._tenures.has_orphans() else self.me
-        return election.why_take(self._seen, me, now, is_dead=self.is_dead(self._seen))
+        return election.why_take(self._seen, self.me, now, is_dead=self.is_dead(self._seen))
+
+    def _waits_for_itself(self, now: float) -> bool:
+        """Whether what this process had begun may still have an effect: so long it must not come back."""
+        return now < self._lost_at + self._timing.usable and self._tenures.has_orphans()
 
     def _take(self, why: str) -> None:
         began = self._clock()
@@ -222,7 +230,7 @@ class Keeper:
             self._regained()
 
     def _lost(self, why: str) -> None:
-        self.has = False
+        self.has, self._lost_at = False, self._clock()
         self._tenures.end_all()
         say(logging.WARNING, "lost the Lease", lease=self._name, why=why, fence=self.fence, identity=str(self.me))
         self._begin_new_run()

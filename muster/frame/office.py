@@ -139,10 +139,7 @@ class Office(ABC):
         try:
             self._begin()
             while not self._is_leaving:
-                self._turned = self._clock()
-                if self._keeper.has or not self._is_draining:
-                    self._keeper.act()
-                self._act()
+                self._turn()
                 self._absorb(max(0.0, min(self._next_at(), self._keeper.next_at()) - self._clock()))
             self._is_free = self._may_release and self._keeper.release()
         except Exception:
@@ -151,6 +148,13 @@ class Office(ABC):
             self._tenures.end_all()
             self._stop.set()
             self._pods.stop()
+
+    def _turn(self) -> None:
+        """Do what is due by what was seen."""
+        self._turned = self._clock()
+        if self._keeper.has or not self._is_draining:
+            self._keeper.act()
+        self._act()
 
     def _absorb(self, timeout: float) -> None:
         """Wait for news for so long, and take in all there is."""
