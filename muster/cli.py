@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from ansible_collections.muster.coordination.plugins.module_utils.api import ApiError
 from ansible_collections.muster.coordination.plugins.module_utils.credentials import CredentialsError
 from ansible_collections.muster.coordination.plugins.module_utils.errors import MusterError
-from muster.options import Help, Version
+from muster.options import Help, Version, WrongUsage
 
 MUSTER = """\
 Coordination for teams on Kubernetes.
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return status
     except (MusterError, ApiError, CredentialsError) as error:
         print(f"muster: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, WrongUsage) else 1
     except BrokenPipeError:
         return 1
 

@@ -15,7 +15,7 @@ from ansible_collections.muster.coordination.plugins.module_utils.api import LEA
 from ansible_collections.muster.coordination.plugins.module_utils.errors import MusterError
 from ansible_collections.muster.coordination.plugins.module_utils.verbs import lease_info
 from muster.live import Found, Source
-from muster.options import Options, command, connect
+from muster.options import Options, WrongUsage, command, connect
 from muster.table import terminal_width
 
 BREATH = 0.5  # seconds between two looks of --watch: all Leases are read, and each renewal is a reason
@@ -65,9 +65,9 @@ class _Options(Options):
 
 def _leaders(args: argparse.Namespace) -> int:
     if args.all_namespaces and args.names:
-        raise MusterError("NAME and --all-namespaces exclude each other: name a --namespace")
+        raise WrongUsage("NAME and --all-namespaces exclude each other: name a --namespace")
     if args.selector and args.names:
-        raise MusterError("NAME and --selector exclude each other: give one of them")
+        raise WrongUsage("NAME and --selector exclude each other: give one of them")
     api, own = connect(args)
     namespace = None if args.all_namespaces else own
 

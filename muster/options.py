@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from ansible_collections.muster.coordination.plugins.module_utils.api import Api
 from ansible_collections.muster.coordination.plugins.module_utils.credentials import Credentials
+from ansible_collections.muster.coordination.plugins.module_utils.errors import MusterError
 
 Call = Callable[[argparse.Namespace], int]  # runs a command; its exit status
 
@@ -100,6 +101,10 @@ def connect(args: argparse.Namespace) -> tuple[Api, str]:
     """A client as the options of `cluster` say, and the namespace."""
     credentials = Credentials.load({"kubeconfig": args.kubeconfig, "context": args.context})
     return Api(credentials), args.namespace or credentials.namespace or "default"
+
+
+class WrongUsage(MusterError):
+    """Arguments of which the parser alone can't tell that they don't go together."""
 
 
 class Help(argparse.RawDescriptionHelpFormatter):

@@ -16,7 +16,7 @@ from ansible_collections.muster.coordination.plugins.module_utils.decisions impo
 from ansible_collections.muster.coordination.plugins.module_utils.errors import MusterError
 from ansible_collections.muster.coordination.plugins.module_utils.verbs import lease_info
 from muster.live import Found, Source
-from muster.options import Options, command, connect
+from muster.options import Options, WrongUsage, command, connect
 from muster.table import terminal_width
 
 BREATH = 0.2  # seconds between two looks of --watch: the members renew all the time
@@ -68,7 +68,7 @@ class _Options(Options):
 
 def _shards(args: argparse.Namespace) -> int:
     if args.key is not None and (args.watch or args.output == "json"):
-        raise MusterError("--key excludes --watch and --output json: ask for one of them")
+        raise WrongUsage("--key excludes --watch and --output json: ask for one of them")
     api, namespace = connect(args)
 
     def look() -> Found:

@@ -244,5 +244,5 @@ def test_help_fits_a_terminal(
 def test_what_excludes_each_other_is_said(
     arguments: tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(arguments) == 1
+    assert cli.main(arguments) == 2
     assert says in capsys.readouterr().err
