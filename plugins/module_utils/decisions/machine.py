@@ -16,7 +16,8 @@ Rules
 6. A machine with another uid is never adopted, resized or deleted: the object has failed, and says whose the name is.
 7. At the end the name is closed before what is there is deleted: a creation still on its way makes nothing. The
    finalizer goes when a look after the deletion shows nothing.
-8. A size is changed at the revision that was looked at, so a late change undoes no other. An image can't be changed.
+8. A size is changed at the revision that was looked at, so a late change undoes no other. (One that arrives late after
+   the spec was edited back is undone at the next look.) An image can't be changed.
 9. What people edit in the status is put right from the uid and from what the cloud has.
 
 Theory: idempotency keys and fencing (Kleppmann, Designing Data-Intensive Applications, 2017, ch. 8 and 11).
