@@ -52,6 +52,7 @@ from muster.vm.cloud_wire import (
 
 BODY_LIMIT: Final = 16 * 1024  # bytes
 IDLE_SECONDS: Final = 60  # a silent connection is closed
+CONNECTIONS: Final = 512  # at a time; what comes beyond is hung up on
 CLOSING_SECONDS: Final = 0.1  # how long closing may take to be noticed
 
 
@@ -60,7 +61,7 @@ class CloudServer:
 
     def __init__(self, address: str, store: Store, token_file: Path | None = None) -> None:
         self.cloud = cloud = Cloud(store)
-        metrics = _Metrics(store)
+        self.metrics = metrics = _Metrics(store)
 
         class Handler(_Handler):
             pass
@@ -84,7 +85,20 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        self._room = threading.BoundedSemaphore(CONNECTIONS)
         super().__init__(address, handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._room.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._room.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """The client went away; its log, not a stack, says why."""

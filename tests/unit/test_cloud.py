@@ -382,6 +382,30 @@ def test_a_length_that_makes_no_sense_holds_nobody_up(site: Site, length: str) -
         assert connection.recv(100).split()[1] in (b"400", b"413")
 
 
+def test_too_many_connections_are_hung_up_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("muster.vm.cloud.CONNECTIONS", 1)
+    site = Site(tmp_path / "cloud.db")
+    try:
+        site.find()  # its connection is kept open
+        with socket.create_connection(("127.0.0.1", site.server.port), timeout=SECONDS) as another:
+            assert another.recv(1) == b""
+        site.find()
+        site.client.close()
+        until(lambda: reached(site.another()), "room for another", SECONDS)
+    finally:
+        site.stop()
+
+
+def reached(client: CloudClient) -> bool:
+    try:
+        client.machines(timeout=SECONDS)
+        return True
+    except Unsure:
+        return False
+    finally:
+        client.close()
+
+
 def test_only_who_knows_the_token_is_answered(tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("secret\n")
