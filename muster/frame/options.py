@@ -95,10 +95,12 @@ def controller(
     resource: Resource,
     reconcile: Callable[[Events], Reconcile],
     component: str,
+    *,
+    label_selector: str = "",
 ) -> Controller:
     """A controller as the options say; `namespace` is its own. `component` is what its Events say who tells.
 
-    Raises Malformed for what makes no sense.
+    `label_selector` says which objects of the kind it is for. Raises Malformed for what makes no sense.
     """
     if not 1 <= args.workers <= 64:
         raise Malformed("--workers", args.workers, "give a whole number from 1 to 64")
@@ -110,6 +112,7 @@ def controller(
         authority=authority(args, api, namespace, me),
         reconcile=reconcile(events),
         namespace=args.watch_namespace or None,
+        label_selector=label_selector,
         key_of=key_of(args.shard_by),
         workers=args.workers,
         listen=args.listen or None,

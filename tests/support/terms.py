@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import operator
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -51,7 +52,8 @@ def intervals(notes: Iterable[Note], ended: Callable[[str], float] = lambda who:
             had[note.scope].append(Interval(current.pop(key), note.at, note.who, note.fence))
     for (scope, who, fence), at in current.items():
         had[scope].append(Interval(at, ended(who), who, fence))
-    return {scope: sorted(found) for scope, found in had.items()}
+    order = operator.attrgetter("begin", "end", "fence")
+    return {scope: sorted(found, key=order) for scope, found in had.items()}
 
 
 def never_overlap(found: dict[str, list[Interval]]) -> None:
