@@ -84,7 +84,10 @@ class VirtualMachines:
                 written = machines.write(self._api, step, timeout=min(seconds, WRITE_SECONDS))
                 if written is None:
                     return None
-                self._tell_change(obj, written)
+                if written.get("status") == step.desired.get("status"):
+                    self._tell_change(obj, written)
+                else:
+                    refusal = ""  # somebody was faster, and may have put it right
                 obj, has_written = written, True
                 continue
             try:
@@ -92,6 +95,8 @@ class VirtualMachines:
             except RateLimited as error:
                 return error.retry_after
             except NotUnderstood as error:
+                if not isinstance(step, Create | Resize):
+                    raise
                 refusal = str(error)
         return AGAIN_SECONDS
 

@@ -171,6 +171,20 @@ def test_what_the_cloud_will_not_have_is_told_once(bench: Bench) -> None:
     assert bench.api.version == version, "there is nothing new to say"
 
 
+def test_a_spec_that_is_put_right_meanwhile_is_not_called_wrong(bench: Bench) -> None:
+    bench.create(image="nonsense\n")
+
+    def put_right(request: str) -> None:
+        if bench.phase == "Creating" and request.startswith("replace"):
+            bench.api.before_write = None
+            bench.edit(image="debian-13")
+
+    bench.api.before_write = put_right
+    assert bench.reconcile() is None
+    assert (bench.phase, bench.site.listed()) == ("Running", ["m-1"])
+    assert [reason for reason, _message, _warning in bench.told] == ["Running"]
+
+
 def test_a_spent_key_and_a_closed_name(bench: Bench) -> None:
     obj = bench.create()
     bench.reconcile()
