@@ -457,7 +457,8 @@ DEEP = {
     "deleted here and there": Story(vanishings=1),
     "late and twice": Story(late=2, twice=1),
     "made again and again": Story(lives=2, deletions=2),
-    "everything once": Story(edits=1, vanishings=1),
+    "edited, and deleted at the cloud": Story(edits=1, vanishings=1, deletions=0),
+    "one operator, more of everything": Story(operators=1, edits=1, vanishings=2, late=2, twice=1),
 }
 if os.environ.get("MUSTER_SEARCH") == "deep":
     STORIES |= DEEP
