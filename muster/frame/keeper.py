@@ -27,7 +27,13 @@ from muster.process import say
 
 AGAIN: Final = (0.1, 0.3)  # seconds until the next try of a renewal that failed
 PAUSE: Final = (0.5, 1.0)  # seconds until the next try to take what was not to be had
+WRITE_SECONDS: Final = 5.0  # for a write, however long the lease
 FAR: Final = 60.0  # seconds: when nothing is due
+
+
+def write_seconds(timing: Timing) -> float:
+    """For one request, and for a write with all its tries: so that a renewal that hangs is tried again in time."""
+    return min(WRITE_SECONDS, timing.lease / 4)
 
 
 def new_run() -> str:
@@ -54,7 +60,7 @@ class Keeper:
         metadata: Mapping[str, Mapping[str, str]] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`api` bounds each request by about a quarter of the lease. `started`: see `election.own_container_id`.
+        """`api` bounds each request by `write_seconds`. `started`: see `election.own_container_id`.
 
         `is_contended`: others want it, too.
         `regained` is called when work may go on after it had to stop because a renewal was late.
@@ -77,7 +83,7 @@ class Keeper:
     @property
     def timeout(self) -> float:
         """Seconds for a write with all its tries."""
-        return self._timing.lease / 4
+        return write_seconds(self._timing)
 
     @property
     def holder(self) -> str:

@@ -20,7 +20,7 @@ from ansible_collections.muster.coordination.plugins.module_utils.api import Api
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.election import Identity, Timing
 from muster.frame.authority import Recorder, Tenures
 from muster.frame.following import follow
-from muster.frame.keeper import Keeper
+from muster.frame.keeper import Keeper, write_seconds
 from muster.frame.pods import Pods
 from muster.process import log, say
 
@@ -50,9 +50,9 @@ class Office(ABC):
     def __init__(
         self, api: Api, settings: Settings, *, writes: Api | None, clock: Callable[[], float], **keeper: Any
     ) -> None:
-        """`writes`: a client whose time-out is about a quarter of the lease; None makes one."""
+        """`writes`: a client of which each request takes `write_seconds` at most; None makes one."""
         self._api, self._settings, self._clock = api, settings, clock
-        self._writes = writes or Api(api.credentials, timeout=max(0.5, settings.timing.lease / 4))
+        self._writes = writes or Api(api.credentials, timeout=write_seconds(settings.timing))
         self._inbox: queue.SimpleQueue[_News | None] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._is_draining = self._is_leaving = self._may_release = self._is_free = False

@@ -33,6 +33,7 @@ from ansible_collections.muster.coordination.plugins.module_utils.api import (
 from ansible_collections.muster.coordination.plugins.module_utils.credentials import Credentials
 from ansible_collections.muster.coordination.plugins.module_utils.verbs import semaphore as verbs
 from ansible_collections.muster.coordination.tests.support.docket import Docket
+from ansible_collections.muster.coordination.tests.support.replica_process import Site
 from ansible_collections.muster.coordination.tests.support.semaphore_lab import Attending, Lab, until
 
 ROOT = Path(__file__).parents[2]
@@ -218,6 +219,28 @@ def test_a_history_that_is_compacted_under_all(
     for lab, docket in zip(labs, dockets, strict=True):
         verdict = lab.judge(docket)
         assert {name for name, _uid in verdict.holding} == {"c"}
+
+
+@pytest.mark.parametrize("mode", ["leader", "shard"])
+def test_replicas_of_a_controller_outlive_both(
+    control_plane: ControlPlane, own_api: Api, tmp_path: Path, mode: str
+) -> None:
+    """The API server is killed, comes back without a history, and each key is one replica's all the time."""
+    made = own_api.create(NAMESPACES, {"metadata": {"generateName": "faults-replicas-"}})["metadata"]["name"]
+    site = Site(own_api, made, control_plane.kubeconfig, tmp_path, "--replicas-mode", mode, "--lease-seconds", "4")
+    try:
+        for name in ("a", "b"):
+            site.start(name)
+        site.wants("before", "x")
+        until(lambda: site.all_is_well() and all(site.sums().values()), "the first sum", BACK)
+        control_plane.compact()
+        control_plane("kill", "kube-apiserver")
+        insist(lambda: site.wants("after", "y"))
+        insist(lambda: site.wants("before", "y"))
+        until(lambda: site.all_is_well() and len({*site.sums().values()} - {None}) == 1, "the sums afterwards", BACK)
+        site.judge()
+    finally:
+        site.close()
 
 
 def _uid_of(lab: Lab, name: str) -> str:
