@@ -14,6 +14,7 @@ import pytest
 
 from ansible_collections.muster.coordination.plugins.module_utils.api import NAMESPACES, Api
 from ansible_collections.muster.coordination.plugins.module_utils.credentials import Credentials
+from ansible_collections.muster.coordination.tests.support.control_plane import ControlPlane
 
 EMBEDDED = Path(__file__).parents[2] / ".cluster/muster-cp/kubeconfig"
 
@@ -48,3 +49,14 @@ def namespace(api: Api) -> Iterator[str]:
     name = api.create(NAMESPACES, {"metadata": {"generateName": "muster-test-"}})["metadata"]["name"]
     yield name
     api.delete(NAMESPACES, name)
+
+
+@pytest.fixture(scope="session")
+def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """A control plane of its own; tests that use it are all of the xdist group "a control plane of its own"."""
+    plane = ControlPlane(tmp_path_factory.mktemp("cluster"))
+    try:
+        plane("up")
+        yield plane
+    finally:
+        plane("down")

@@ -9,16 +9,8 @@ was no API server is read back from its history.
 
 from __future__ import annotations
 
-import http.client
-import json
-import os
-import ssl
-import subprocess
-import sys
 import time
-from base64 import b64encode
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -32,63 +24,16 @@ from ansible_collections.muster.coordination.plugins.module_utils.api import (
 )
 from ansible_collections.muster.coordination.plugins.module_utils.credentials import Credentials
 from ansible_collections.muster.coordination.plugins.module_utils.verbs import semaphore as verbs
+from ansible_collections.muster.coordination.tests.support.control_plane import ControlPlane
 from ansible_collections.muster.coordination.tests.support.docket import Docket
 from ansible_collections.muster.coordination.tests.support.replica_process import Site
 from ansible_collections.muster.coordination.tests.support.semaphore_lab import Attending, Lab, until
 
-ROOT = Path(__file__).parents[2]
 ENGINES = ("annotations", "tickets")
 SERVICE_ACCOUNTS = Resource("v1", "serviceaccounts", "ServiceAccount")
 BACK = 90.0  # seconds for an API server to come back, on a machine that may be busy
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("a control plane of its own")]
-
-
-class ControlPlane:
-    """One of the embedded ones."""
-
-    def __init__(self, directory: Path) -> None:
-        self._environment = {**os.environ, "MUSTER_CLUSTER": "embedded", "MUSTER_CLUSTER_DIR": str(directory)}
-        self._environment.pop("KUBECONFIG", None)
-        self.directory = directory / "faults"
-
-    def __call__(self, verb: str, *arguments: str) -> str:
-        command = [sys.executable, "-m", "cluster", verb, "--level", "control-plane", "--name", "faults", *arguments]
-        done = subprocess.run(command, cwd=ROOT, env=self._environment, capture_output=True, text=True)
-        assert done.returncode == 0, f"{command[2:]}:\n{done.stdout}{done.stderr}"
-        return done.stdout
-
-    @property
-    def kubeconfig(self) -> str:
-        return str(self.directory / "kubeconfig")
-
-    def etcd(self, call: str, **body: object) -> dict:
-        """One call of etcd's own API, with the API server's certificate."""
-        pki, spec = self.directory / "pki", json.loads((self.directory / "spec.json").read_text())
-        context = ssl.create_default_context(cafile=str(pki / "etcd-ca.crt"))
-        context.load_cert_chain(pki / "etcd-client.crt", pki / "etcd-client.key")
-        connection = http.client.HTTPSConnection("127.0.0.1", spec["ports"]["etcd"], context=context, timeout=30)
-        connection.request("POST", f"/v3/{call}", json.dumps(body), {"Content-Type": "application/json"})
-        answer = connection.getresponse()
-        text = answer.read().decode()
-        assert answer.status == 200, text
-        return json.loads(text)
-
-    def compact(self) -> int:
-        """Have etcd forget all revisions before the newest, which is returned."""
-        newest = int(self.etcd("kv/range", key=b64encode(b"x").decode())["header"]["revision"])
-        self.etcd("kv/compaction", revision=str(newest), physical=True)
-        return newest
-
-
-@pytest.fixture(scope="module")
-def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    plane = ControlPlane(tmp_path_factory.mktemp("cluster"))
-    try:
-        plane("up")
-        yield plane
-    finally:
-        plane("down")
 
 
 @pytest.fixture(scope="module")
@@ -157,13 +102,13 @@ def test_the_api_server_is_killed_while_claims_move(
     """Killed, and killed again; the first thing that it does then is a hand-off, while all come back to it at once."""
     lines = [line_up(lab) for lab in labs]
     fences = [line[0].fence for line in lines]
-    control_plane("kill", "kube-apiserver")
+    control_plane.kill_server()
     took("API server back", insist(lambda: [lab.pod("late") for lab in labs if lab.gone("late")]))
     late = [lab.attend("late", lab.api.get(PODS, "late", lab.namespace)["metadata"]["uid"]) for lab in labs]
     for lab, (a, b, c), d, fence in zip(labs, lines, late, fences, strict=True):
         took(f"{lab.engine}: place in the queue after that", d.waits(3, BACK))
         assert (a.fence, b.sight.place, c.sight.place) == (fence, 1, 2)
-    control_plane("kill", "kube-apiserver")
+    control_plane.kill_server()
     for lab in labs:
         took("Pod deleted by the first answer of a new server", insist(lambda lab=lab: lab.gone("a") or lab.kill("a")))
     began = time.monotonic()
@@ -196,7 +141,7 @@ def test_a_history_that_is_compacted_under_all(
         docket.catch_up()
     newest = control_plane.compact()
     watches = [docket.opened for docket in dockets]
-    control_plane("kill", "kube-apiserver")
+    control_plane.kill_server()
     tickets = labs[ENGINES.index("tickets")]
     took("API server back", insist(lambda: tickets.api.get(NAMESPACES, "default")))
     with pytest.raises(Gone):
