@@ -21,7 +21,14 @@ from ansible_collections.muster.coordination.plugins.module_utils.credentials im
 from ansible_collections.muster.coordination.tests.support import authority_oracle as oracle
 from ansible_collections.muster.coordination.tests.support.control_plane import ControlPlane
 from ansible_collections.muster.coordination.tests.support.nursery import REPLACED
-from ansible_collections.muster.coordination.tests.support.planted_controllers import EVERYBODY, MODES, UNGUARDED
+from ansible_collections.muster.coordination.tests.support.planted_controllers import (
+    COMPACT,
+    EVERYBODY,
+    KILL_CLOUD,
+    LATE_CREATE,
+    MODES,
+    UNGUARDED,
+)
 from ansible_collections.muster.coordination.tests.support.vm_lab import Lab, make_namespace, until
 from ansible_collections.muster.coordination.tests.support.vm_storm import PODS, Storm, kill_points
 
@@ -36,6 +43,7 @@ def own_api(control_plane: ControlPlane) -> Iterator[Api]:
 
 
 REFUSED = "StaleFence"  # by the cloud
+EVENTS = (LATE_CREATE, KILL_CLOUD, COMPACT)  # the long form has all
 
 MakeLab = Callable[..., Lab]
 
@@ -64,7 +72,7 @@ def test_killed_at_every_kind_of_write(
     """R1, R2, R5, R7: each kill point of the mode once, while objects come, change, go and come again."""
     points = kill_points(mode)
     storm = Storm(make_lab(mode), seed=1, plane=control_plane)
-    storm.run(len(points), names=6, events_every=len(points) // len(storm.kinds))
+    storm.run(len(points), names=6, events=EVENTS, events_every=len(points) // len(EVENTS))
     record_property("kills", storm.kills)
     print(f"{mode}: {storm.kills} kills in {storm.seconds:.0f} s, {dict(storm.events)}, {storm.totals}")
     assert storm.violations == []

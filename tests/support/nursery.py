@@ -17,6 +17,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
@@ -28,7 +29,6 @@ from ansible_collections.muster.coordination.plugins.module_utils.api import (
     AlreadyExists,
     Api,
     ApiError,
-    Conflict,
     NotFound,
 )
 from ansible_collections.muster.coordination.tests.support import bombs, planted_controllers
@@ -44,7 +44,7 @@ RESTARTED = "restarted"  # the kubelet tells, and starts it again
 UNTOLD = "restarted, untold"  # it starts it again before it tells
 REPLACED = "replaced"  # the Pod has failed; another one of the same name takes its place
 LOST = "lost"  # the node is: nobody tells anything; the Pod is deleted by force, and made again
-BURIALS: Final = (RESTARTED, UNTOLD, REPLACED, LOST)
+BURIALS: Final = (RESTARTED, UNTOLD, REPLACED, RESTARTED, UNTOLD, LOST)  # by turns; who is lost is waited for
 PRELOADED: Final = ("muster.frame.options", "muster.vm.cloud", "muster.vm.operator")  # imported by commands that run
 BACK = 120.0  # seconds for an API server to come back, on a machine that may be busy
 
@@ -249,8 +249,8 @@ class Nursery:
         known = {"name": CONTAINER, "image": "none", "imageID": "", "ready": True, "restartCount": 0}
 
         def write() -> None:
-            pod = self._api.get(PODS, replica.pod, self._namespace)
-            if pod["metadata"]["uid"] == replica.uid:
+            pod = self._pod(replica)
+            if pod:
                 told = {**(pod.get("status") or {}), "phase": phase, "containerStatuses": [{**known, **container}]}
                 self._api.replace(PODS, {**pod, "status": told}, "status")
 
@@ -280,10 +280,16 @@ class Nursery:
             time.sleep(0.02)
 
     def _delete_pod(self, replica: Replica) -> None:
-        try:
-            self._api.delete(PODS, replica.pod, self._namespace, uid=replica.uid)
-        except (NotFound, Conflict):
-            return
+        if self._pod(replica):
+            with suppress(NotFound):
+                self._api.delete(PODS, replica.pod, self._namespace, uid=replica.uid)
+
+    def _pod(self, replica: Replica) -> dict[str, Any] | None:
+        """Its Pod, while it is there."""
+        with suppress(NotFound):
+            pod = self._api.get(PODS, replica.pod, self._namespace)
+            return pod if pod["metadata"]["uid"] == replica.uid else None
+        return None
 
 
 def insist(call: Callable[[], Any], seconds: float = BACK) -> Any:
