@@ -191,6 +191,7 @@ def expires_in(seen: Seen, now: float) -> float:
 def is_over(seen: Seen, identity: str, now: float) -> bool:
     """Whether this identity's term is over for good (rule 5), by its Lease, or by what is `missing`.
 
+    The Lease must have been read after the identity was heard of: an older view shows whoever had it before.
     Silence alone does not end a term: its Lease has to be evicted first. One that is missing, or was made anew, may
     have been deleted from under its holder, who acts on until it hears of that.
     """
