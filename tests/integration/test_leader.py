@@ -83,8 +83,9 @@ def test_who_is_told_to_end_hands_over_by_one_write(make: Make) -> None:
     site.judge()
 
 
-def test_the_kubelets_word_is_proof_and_a_pod_that_has_vanished_is_none(make: Make) -> None:
-    site = make(*HOUR)
+@pytest.mark.parametrize("options", [(), ("--pod-selector", f"app={NAME}")], ids=["one by one", "by a selector"])
+def test_the_kubelets_word_is_proof(make: Make, options: tuple[str, ...]) -> None:
+    site = make(*HOUR, *options)
     free_lease(site)
     for name in ("a", "b"):
         site.pod(name)

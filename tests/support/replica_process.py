@@ -52,7 +52,7 @@ class Site:
         """A Pod that no node takes; `says` gives it a status, as a kubelet would. Returns its uid."""
         spec = {"schedulerName": "nobody", "containers": [{"name": CONTAINER, "image": "none"}]}
         spec |= {"automountServiceAccountToken": False, "terminationGracePeriodSeconds": 0}
-        obj = {"metadata": {"name": name, "namespace": self.namespace}, "spec": spec}
+        obj = {"metadata": {"name": name, "namespace": self.namespace, "labels": {"app": NAME}}, "spec": spec}
         return str(self.api.create(PODS, obj)["metadata"]["uid"])
 
     def says(self, pod: str, phase: str, container_id: str, **state: Any) -> None:
