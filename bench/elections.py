@@ -52,8 +52,8 @@ class Replica(Protocol):
     def report(self) -> None:
         """Its kubelet says that it is dead, where that has to be simulated."""
 
-    def remove(self) -> None:
-        """End it, and take away what is left of it."""
+    def remove(self) -> float:
+        """End whatever still runs of it, and take away what is left: the moment of the end."""
 
 
 class Sight(NamedTuple):
@@ -140,9 +140,8 @@ class Election:
                 if leader == self._leader():
                     self._round(kind, leader)
         finally:
-            for name, replica in self._replicas.items():
-                self._deaths[name] = time.monotonic()
-                replica.remove()
+            for replica in self._replicas.values():
+                self._remove(replica)
 
     def terms(self) -> list[Term]:
         """All terms so far."""
@@ -151,8 +150,7 @@ class Election:
     def _enter(self) -> None:
         """Start what is missing, and wait until it stands for election."""
         for name in [name for name, replica in self._replicas.items() if not replica.lives()]:
-            self._deaths[name] = time.monotonic()
-            self._replicas.pop(name).remove()
+            self._remove(self._replicas.pop(name))
             self.resigned += 1
         for _ in range(REPLICAS - len(self._replicas)):
             self._started += 1
@@ -160,12 +158,15 @@ class Election:
             self._replicas[name] = self._start(self.lease, name, self._log)
             self._until(partial(self._ready, name), f"replica {name}", START_SECONDS)
 
+    def _remove(self, replica: Replica) -> None:
+        self._deaths.setdefault(replica.name, replica.remove())
+
     def _round(self, kind: str, leader: str) -> None:
         replica = self._replicas.pop(next(name for name in self._replicas if is_of(leader, name)))
         asked = self._strike(kind, leader, replica)
         following = self._until(partial(self._begin, asked, leader), "the next leader")
         ended = next(term.end for term in reversed(self.terms()) if term.who == leader)
-        replica.remove()
+        self._remove(replica)
         if ended < asked:  # it lost its Lease in the moment before
             self.resigned += 1
             return

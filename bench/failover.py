@@ -217,6 +217,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     path = out / "failover.json"
     if args.resume and path.exists():
         found = json.loads(path.read_text())
+        now = facts()
+        found["machine"].setdefault("resumed", []).append({key: now[key] for key in ("at", "commit", "load_1_min")})
     store = Store(path, {**found, "scale": vars(scale)}, told)
     measure(cluster, scale, set(args.part), store)
     store.found["machine"]["load_1_min_after"] = facts()["load_1_min"]

@@ -30,6 +30,10 @@ COLOURS = {
     "python": "#b5651d",
     "python-tuned": "#c2a878",
 }
+BUSY = (
+    "**The machine was busy with other work** when this run began: what takes milliseconds takes longer then, and what "
+    "waits for a Lease to run out does not."
+)
 TITLES = {
     GRACEFUL: "graceful: the leader is told to end",
     CRASH: "crash: the leader's process is killed",
@@ -95,13 +99,18 @@ def _machine(found: Figures) -> str:
     changed = f" and {machine['changed_files']} changed files" if machine["changed_files"] else ""
     labels = {name: system.label for name, system in SYSTEMS.items()} | {PODS: "Real Pods"}
     absent = [f"{labels[name]}: absent ({why})" for name, why in found.get("absent", {}).items()]
+    resumed = "".join(
+        f" Resumed at {each['at']}, commit {each['commit']}, load {each['load_1_min']}."
+        for each in machine.get("resumed", ())
+    )
     text = (
         f"Measured at {machine['at']} on {sentence(machine)}; kube-apiserver {found['kubernetes']}, client-go "
         f"{found['client_go']}, {packages}; commit {machine['commit']}{changed}. Load before the run "
         f"{machine['load_1_min']}, at its end {machine.get('load_1_min_after', '-')}; the run took "
-        f"{found.get('minutes', 0):.0f} minutes."
+        f"{found.get('minutes', 0):.0f} minutes.{resumed}"
     )
-    return "\n\n".join([text, *absent])
+    busy = machine["load_1_min"] > machine["cores"]
+    return "\n\n".join([text, *([BUSY] if busy else []), *absent])
 
 
 def _contests(found: Figures, kind: str) -> str:
@@ -175,7 +184,7 @@ def plot(found: Figures, path: Path) -> None:
 
     matplotlib.use("Agg")
     matplotlib.rcParams.update({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False})
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     kinds = [kind for kind in TITLES if of(found, kind)]
     figure, axes = pyplot.subplots(1, len(kinds), figsize=(4.4 * len(kinds), 4), sharey=True, squeeze=False)
@@ -187,7 +196,9 @@ def plot(found: Figures, path: Path) -> None:
             axis.step(gaps, shares, where="post", color=COLOURS[name], linewidth=width, label=SYSTEMS[name].label)
         axis.set_title(TITLES[kind], loc="left", fontsize=10)
         axis.set_xscale("log")
+        axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
         axis.xaxis.set_major_formatter(lambda x, _position: f"{x:g}")
+        axis.xaxis.set_minor_formatter(ticker.NullFormatter())
         axis.set_xlabel("seconds in which nobody leads")
         axis.grid(axis="both", color="#e5e5e5")
     axes[0][0].set_ylabel("share of the rounds")

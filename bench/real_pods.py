@@ -73,9 +73,27 @@ class PodReplica:
     def report(self) -> None:
         pass  # the kubelet does
 
-    def remove(self) -> None:
+    def remove(self) -> float:
+        """Also the process that took a struck one's place meanwhile: it must not lead on for its time of grace."""
         with suppress(NotFound):
             self._api.delete(PODS, self.name, NAMESPACE, uid=self._uid)
+        ended = time.monotonic()
+        deadline = ended + 2 * GRACE_SECONDS
+        while self._is_there():
+            for pid in [pid for pid, group in _groups() if self._uid in group and _is_elector(pid)]:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                    ended = time.monotonic()
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"Pod {self.name} is still there {2 * GRACE_SECONDS} s after it was deleted")
+            time.sleep(10 * POLL)
+        return ended
+
+    def _is_there(self) -> bool:
+        try:
+            return bool(self._api.get(PODS, self.name, NAMESPACE)["metadata"]["uid"] == self._uid)
+        except NotFound:
+            return False
 
     def _process(self) -> int:
         """The pid, on this machine, of the container that the Pod was first started with; 0 when it has ended."""
@@ -83,6 +101,14 @@ class PodReplica:
             (status,) = self._api.get(PODS, self.name, NAMESPACE)["status"]["containerStatuses"]
             self._container = status["containerID"].partition("://")[2]
         return next((pid for pid, group in _groups() if self._container in group), 0)
+
+
+def _is_elector(pid: int) -> bool:
+    """Not the sandbox, nor what starts a container."""
+    try:
+        return SCRIPT.name in Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return False
 
 
 def _groups() -> Iterator[tuple[int, str]]:

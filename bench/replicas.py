@@ -140,12 +140,12 @@ class ProcessReplica:
         self.process.wait()
         return asked
 
-    def remove(self) -> None:
-        self.process.kill()
-        self.process.wait()
+    def remove(self) -> float:
+        ended = self.kill()
         if self._pod:
             with suppress(NotFound):
                 self._api.delete(PODS, self.name, self._namespace, uid=self._pod["metadata"]["uid"])
+        return ended
 
     def report(self) -> None:
         ended = {"exitCode": 137, "reason": "Error", "containerID": self._container_id(), "finishedAt": self._killed}

@@ -141,6 +141,13 @@ class TestReport:
         assert page.count("20 PUT in 60 s") == 1
         assert page.count("| **Muster** |") == 3
 
+    def test_a_run_in_several_parts_says_when_each_began_and_how_busy_the_machine_was(self) -> None:
+        parts = {"load_1_min": 4.5, "resumed": [{"at": "later", "commit": "def", "load_1_min": 3.1}]}
+        text = report.blocks({"machine": {**MACHINE, **parts}, **VERSIONS})["machine"]
+        assert "Resumed at later, commit def, load 3.1." in text
+        assert report.BUSY in text
+        assert report.BUSY not in report.blocks({"machine": MACHINE, **VERSIONS})["machine"]
+
 
 MACHINE = {
     "cpu": "a CPU", "cores": 2, "memory_gib": 8, "kernel": "6", "system": "Debian", "python": "3.11", "packages": {},
