@@ -1,40 +1,38 @@
 # Copyright: (c) 2026, Muster contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Show the Distributor at work on the cluster that KUBECONFIG names: python -m demo, after playbooks/site.yml.
+"""Show Muster at work on the cluster that KUBECONFIG names: python -m demo, after playbooks/site.yml.
 
-Each act runs a command that a user could have typed, and shows what the semaphore made of it, with the seconds it took.
+Each act runs a command that a user could have typed, and shows what became of it, with the seconds it took.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import shutil
-import subprocess
 import sys
 import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import jinja2
-
 from ansible_collections.muster.coordination.plugins.module_utils.api import Api, ApiError, NotFound, Resource
 from ansible_collections.muster.coordination.plugins.module_utils.credentials import Credentials
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.semaphore import said
-from ansible_collections.muster.coordination.plugins.module_utils.errors import MusterError, TimedOut
+from ansible_collections.muster.coordination.plugins.module_utils.errors import MusterError
+from demo.machines import NAME as VM_OPERATOR
+from demo.machines import Machines
+from demo.stage import Stage, environment, heading
 from demo.watcher import Object, View, Watcher
 from muster.table import semaphore_text
 
 DEPLOYMENTS = Resource("apps/v1", "deployments", "Deployment")
-KILLER = Path(__file__).parent / "kill-sidecar.yaml.j2"
 TICKETS = Path(__file__).resolve().parent / "tickets.yml"
 NAMESPACE = "distributor"  # the role's own
 
 
-class Demo:
+class Demo(Stage):
     """The acts of the demo, on one Deployment and its semaphore of the same name.
 
     `share`: so many permits does each Pod claim.
@@ -43,10 +41,10 @@ class Demo:
     def __init__(
         self, api: Api, namespace: str, name: str, timeout: float, *, engine: str = "annotations", share: int = 1
     ) -> None:
-        self._namespace, self._name, self._timeout, self._share = namespace, name, timeout, share
-        self._api = api
+        super().__init__(namespace, timeout)
+        self._name, self._share, self._api = name, share, api
         self._watcher = Watcher(api, namespace, name, engine)
-        self._began = self._acted = time.monotonic()
+        self._began = time.monotonic()
 
     def run(self) -> View:
         """With annotations: Pods come and go, and are lost."""
@@ -75,14 +73,14 @@ class Demo:
 
     def _open(self) -> View:
         replicas = self._deployment()["spec"]["replicas"]
-        heading(f"{replicas} Pods share one semaphore, the ConfigMap {self._namespace}/{self._name}")
+        heading(f"{replicas} Pods share one semaphore, the ConfigMap {self.namespace}/{self._name}")
         view = self._until_settled(replicas)
         print(f"\n{view}\n\n  Every Pod has a sidecar that claims one resource for it. What is not free is waited for.")
         return view
 
     def _scale(self, pods: int, title: str, view: View) -> View:
         heading(title)
-        self._kubectl("scale", f"deployment/{self._name}", f"--replicas={pods}")
+        self.kubectl("scale", f"deployment/{self._name}", f"--replicas={pods}")
         view = self._until_settled(pods)
         print(f"\n{view}")
         return view
@@ -90,7 +88,7 @@ class Demo:
     def _lose_a_pod(self, view: View) -> View:
         heading("A Pod is lost without a word: the first who waits is served")
         victim = view.semaphore["holders"][0]
-        self._kubectl("delete", "pod", victim["holder"], "--grace-period=0", "--force")
+        self.kubectl("delete", "pod", victim["holder"], "--grace-period=0", "--force")
         view = self._until_settled(len(view.pods))
         print(f"\n{view}\n\n  Fence {victim['fence']} is never given again: whoever still uses it can be told apart.")
         return view
@@ -100,15 +98,11 @@ class Demo:
         holder = view.semaphore["holders"][0]
         victim = view.pod(holder["uid"])
         before = restarts(victim)
-        print(f"  $ kubectl apply -f {KILLER.parent.name}/{KILLER.name}   # SIGKILL for {holder['holder']}")
-        self._kubectl_quietly("apply", "-f", "-", given=jinja2.Template(KILLER.read_text()).render(victim=victim))
-        try:
-            view = self._until(
+        with self.killed(victim):
+            self._until(
                 f"the sidecar of {holder['holder']} was started again",
                 lambda view: restarts(view.pod(holder["uid"])) > before and sidecar(view.pod(holder["uid"]))["ready"],
             )
-        finally:
-            self._kubectl_quietly("delete", "pod", "kill-sidecar", "--ignore-not-found", "--wait=false")
         view = self._until_settled(len(view.pods))
         after = next((grant for grant in view.semaphore["holders"] if grant["uid"] == holder["uid"]), None)
         if after is None or after["fence"] != holder["fence"]:
@@ -120,47 +114,47 @@ class Demo:
     def _try_to_cheat(self, view: View) -> None:
         heading("Somebody wants to want less than a ticket says, to be served before its turn: the cluster says no")
         ticket = f"{self._name}.{view.semaphore['waiters'][0]['uid']}"
-        answer = self._kubectl(
-            "annotate", "--overwrite", "lease", ticket, 'muster.dev/want={"licence":1}', refused=True
-        )
+        answer = self.kubectl("annotate", "--overwrite", "lease", ticket, 'muster.dev/want={"licence":1}', refused=True)
         print(textwrap.indent(textwrap.fill(answer, 96), "  "))
 
     def _play(self, *changes: str) -> None:
         """Deploy the second workload by the playbook, as a user would; or remove it."""
-        elsewhere = [] if self._namespace == NAMESPACE else [f"distributor_namespace={self._namespace}"]
+        elsewhere = [] if self.namespace == NAMESPACE else [f"distributor_namespace={self.namespace}"]
         extra = [word for change in (*elsewhere, *changes) for word in ("-e", change)]
         typed = ["ansible-playbook", "playbooks/distributor.yml", "-e", f"@demo/{TICKETS.name}", *extra]
         print(f"  $ {shlex.join(typed)}", flush=True)
         playbook = TICKETS.parents[1] / "playbooks" / "distributor.yml"
-        self._run(["ansible-playbook", str(playbook), "-e", f"@{TICKETS}", *extra], seconds=3 * self._timeout)
+        self.command(["ansible-playbook", str(playbook), "-e", f"@{TICKETS}", *extra], seconds=3 * self.timeout)
 
     def close(self, view: View) -> None:
         """Say what there is now, and what can be done with it."""
         heading(f"So it is now, after {time.monotonic() - self._began:.0f} s")
         print(f"{view}\n\n{semaphore_text(view.semaphore)}\n")
-        namespaced = f"kubectl -n {self._namespace}"
+        namespaced = f"kubectl -n {self.namespace}"
         print("Look further:")
         for line in environment():
             print(f"  {line}")
         for line, why in (
-            (f"muster distributor status --namespace {self._namespace}", "this picture"),
+            (f"muster distributor status --namespace {self.namespace}", "this picture"),
             (f"{namespaced} logs -f deployment/{self._name} -c app", "what an app sees of it"),
             (f"{namespaced} get events --sort-by=.lastTimestamp", "who was granted what, and when"),
             (f"{namespaced} edit configmap {self._name}", "change distributor_capacity"),
+            (f"muster leaders --namespace {VM_OPERATOR}", "who leads the operator, and since when"),
             ("python -m demo", "once more"),
         ):
             print(f"  {line:60}  # {why}")
         print("Clean up:")
         print(f"  {'make distributor_delete':60}  # the workload and its namespace")
+        print(f"  {'ansible-playbook playbooks/vm_operator.yml -e vm_operator_state=absent':60}  # the operator")
         print(f"  {'make cluster-down':60}  # the cluster, if made for this")
 
     # ------------------------------------------------------------------------------------------ tools
 
     def _deployment(self) -> Object:
         try:
-            return self._api.get(DEPLOYMENTS, self._name, self._namespace)
+            return self._api.get(DEPLOYMENTS, self._name, self.namespace)
         except NotFound:
-            where = f"{self._namespace}/{self._name}"
+            where = f"{self.namespace}/{self._name}"
             raise MusterError(
                 f"there is no Deployment {where}: run `ansible-playbook playbooks/site.yml` first"
             ) from None
@@ -171,30 +165,7 @@ class Demo:
         )
 
     def _until(self, wanted: str, true: Callable[[View], bool]) -> View:
-        return self._watcher.until(wanted, true, since=self._acted, timeout=self._timeout)
-
-    def _kubectl(self, *arguments: str, refused: bool = False) -> str:
-        print(f"  $ kubectl -n {self._namespace} {shlex.join(arguments)}")
-        return self._kubectl_quietly(*arguments, refused=refused)
-
-    def _kubectl_quietly(self, *arguments: str, given: str | None = None, refused: bool = False) -> str:
-        return self._run(["kubectl", "--namespace", self._namespace, *arguments], given=given, refused=refused)
-
-    def _run(
-        self, command: list[str], *, given: str | None = None, refused: bool = False, seconds: float | None = None
-    ) -> str:
-        """Run a program and return what it says; `refused`: it has to fail. `seconds`: at most (default: an act's)."""
-        self._acted = time.monotonic()
-        text, seconds = shlex.join(command), seconds or self._timeout
-        try:
-            done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=seconds, check=False)
-        except subprocess.TimeoutExpired:
-            raise TimedOut(f"waited {seconds:g} s for `{text}`") from None
-        if refused and done.returncode == 0:
-            raise MusterError(f"`{text}` passed, and should have been refused: this is a bug")
-        if not refused and done.returncode != 0:
-            raise MusterError(f"`{text}` failed: {done.stderr.strip() or done.stdout.strip()}")
-        return done.stderr.strip() if refused else done.stdout.strip()
+        return self._watcher.until(wanted, true, since=self.acted, timeout=self.timeout)
 
 
 def sidecar(pod: Object) -> Object:
@@ -204,19 +175,6 @@ def sidecar(pod: Object) -> Object:
 
 def restarts(pod: Object) -> int:
     return int(sidecar(pod)["restartCount"])
-
-
-def heading(text: str) -> None:
-    bold, plain = ("\033[1m", "\033[0m") if sys.stdout.isatty() else ("", "")
-    print(f"\n{bold}▌ {text}{plain}", flush=True)
-
-
-def environment() -> list[str]:
-    """What a new shell needs to run the commands that follow."""
-    lines = [f"export KUBECONFIG={os.environ['KUBECONFIG']}"] if os.environ.get("KUBECONFIG") else []
-    places = [Path(found).parent for tool in ("kubectl", "muster") if (found := shutil.which(tool))]
-    own = [str(place) for place in dict.fromkeys(places) if place not in (Path("/usr/bin"), Path("/usr/local/bin"))]
-    return [*lines, *([f"export PATH={':'.join(own)}:$PATH"] if own else [])]
 
 
 def main() -> int:
@@ -233,6 +191,7 @@ def main() -> int:
         demo = Demo(api, args.namespace, args.name, args.timeout)
         view = demo.run()
         Demo(api, args.namespace, "tickets", args.timeout, engine="tickets", share=3).run_tickets()
+        Machines(api, args.timeout).run()
         demo.close(view)
     except (MusterError, ApiError) as error:
         print(f"\ndemo: {error}", file=sys.stderr)
