@@ -46,8 +46,8 @@ help: ## this list
 	@awk -F ':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z_-]+:.*## / {printf "  make %-19s %s\n", $$1, $$2}' Makefile
 
 .PHONY: demo
-demo: image ## real Pods on a real Kubernetes claim and hand on resources: watch them
-	$(ON_NODE) ansible-playbook playbooks/site.yml
+demo: image ## real Pods on a real Kubernetes claim and hand on resources, and lose a leader: watch them
+	$(ON_NODE) ansible-playbook playbooks/site.yml -e vm_operator_watch_namespace=vm-operator
 	$(ON_NODE) $(PYTHON) -m demo
 
 .PHONY: test
