@@ -468,7 +468,9 @@ def outdated(state: State) -> State:
 
     def of_view(view: Lease | None) -> Lease | None:
         same = view and now and (view.uid, view.holder, view.renewed) == (now.uid, now.holder, now.renewed)
-        return view if same or not view else view._replace(uid=0, renewed=0)
+        if same or not view:
+            return view
+        return view._replace(uid=view.uid if now and view.uid == now.uid else 0, renewed=0)
 
     def of_over(over: Lease | None) -> Lease | None:
         same = over and now and (over.uid, over.holder, over.renewed) == (now.uid, now.holder, now.renewed)

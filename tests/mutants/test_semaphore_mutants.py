@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.muster.coordination.tests.mutants import faults, tickets
+from ansible_collections.muster.coordination.tests.mutants import controllers, faults, tickets
 from ansible_collections.muster.coordination.tests.mutants.semaphore import (
     CLUSTER,
     DOES_NOT_APPLY,
@@ -44,6 +44,7 @@ SUITES = {
     tickets.UNIT: ["tests/unit/test_tickets.py", "tests/unit/test_tickets_seat.py"],
     tickets.PROPERTY: ["tests/property/test_tickets_property.py"],
     tickets.MODEL: ["tests/model/test_tickets_model.py"],
+    **controllers.SUITES,
     **faults.SUITES,
 }
 ON_A_CLUSTER = {CLUSTER, *faults.SUITES}
@@ -99,6 +100,11 @@ def test_for_each_property_and_engine_a_bug_is_planted_or_it_is_said_why_not(pro
     assert bool(planted) != ((engine, prop) in DOES_NOT_APPLY)
 
 
+@pytest.mark.parametrize("prop", controllers.PROPERTIES)
+def test_for_each_property_of_controllers_a_bug_is_planted(prop: str) -> None:
+    assert [mutant.name for mutant in controllers.MUTANTS if mutant.breaks == prop]
+
+
 @pytest.mark.parametrize(
     ("mutant", "suite"),
     [
@@ -108,7 +114,7 @@ def test_for_each_property_and_engine_a_bug_is_planted_or_it_is_said_why_not(pro
             id=f"{engine}, {mutant.breaks}: {mutant.name}, by {suite}",
             marks=[pytest.mark.integration if suite in ON_A_CLUSTER else pytest.mark.mutants],
         )
-        for engine, planted in {**PLANTED, "faults": faults.MUTANTS}.items()
+        for engine, planted in {**PLANTED, "controllers": controllers.MUTANTS, "faults": faults.MUTANTS}.items()
         for mutant in planted
         for suite in mutant.caught_by
     ],
