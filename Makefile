@@ -204,10 +204,11 @@ bench: $(VENV_STAMP) ## claims a second beside other locks, time without a leade
 	$(PYTHON) -m bench
 
 .PHONY: soak
-soak: $(VENV_STAMP) ## 10,000 mixed operations and 100,000 claims of each engine under faults, for SOAK_MINUTES (60) at most
+soak: $(VENV_STAMP) ## claims under faults, and an operator's replicas killed 1,000 times, for SOAK_MINUTES (60) each at most
 	$(CLUSTER) up --level control-plane
 	MUSTER_MIXED_OPERATIONS=10000 $(ON_CONTROL_PLANE) $(PYTEST) tests/integration/test_faults_mixed.py
 	$(PYTHON) -m bench.soak --append --minutes $${SOAK_MINUTES:-60}
+	$(PYTHON) -m bench.exactly_once --append --minutes $${SOAK_MINUTES:-60}
 
 ##@ Set up
 

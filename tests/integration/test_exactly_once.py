@@ -85,7 +85,7 @@ def test_killed_at_every_kind_of_write(
 def test_a_create_in_flight_of_a_frozen_replica_is_refused(make_lab: MakeLab, mode: str) -> None:
     """R3: stopped between its last look at its term and its create; awake again when another one has taken over."""
     lab = make_lab(mode)
-    assert Storm(lab, seed=2).tell_late_create() == [REFUSED]
+    assert Storm(lab, seed=2).tell_late_create()["outcome"] == REFUSED
     assert lab.cloud.counters()["refused_stale"] >= 1
     lab.settle()
     assert lab.judge() == []

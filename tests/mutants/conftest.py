@@ -5,9 +5,9 @@
 
 import pytest
 
-from ansible_collections.muster.coordination.tests.integration.conftest import kubeconfig
+from ansible_collections.muster.coordination.tests.integration.conftest import control_plane, kubeconfig
 
-__all__ = ["kubeconfig"]
+__all__ = ["control_plane", "kubeconfig"]
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -54,6 +54,7 @@ FIRST_WRITES: Final = {"leader": ("lease make",), "shard": ("lease make", "table
 PROVOKED: Final = {"lease take", "lease free", "table write"}
 PATIENCE: Final = 10.0  # seconds until what does not come by itself is provoked
 NEVER: Final = 120.0  # seconds
+RECENT: Final = 20  # processes that may have acted while one was stopped
 
 
 class Plane(Protocol):
@@ -197,8 +198,8 @@ class Storm:
 
     # ------------------------------------------------------------------------------------------ one story by itself
 
-    def tell_late_create(self) -> list[str]:
-        """R3 without a storm: the outcomes of creates that were about to be sent when their process was stopped."""
+    def tell_late_create(self) -> dict[str, Any]:
+        """R3 without a storm: how the create ended that was about to be sent when its process was stopped."""
         lab, numbers, stopped = self.lab, itertools.count(), None
         for pod in PODS:
             lab.nursery.start(pod, Bomb("cloud create", BEFORE, 1, STOP))
@@ -210,18 +211,35 @@ class Storm:
         until(lambda: self.is_superseded(late), lambda: f"another one to take over: {lab.told()}")
         late.go_on()
         until(lambda: bool(late_lines(late)), lambda: f"the late create: {late.log()}")
-        return [line["outcome"] for line in late_lines(late)]
+        self.violations += self.judge_late(late)
+        return late_lines(late)[0]
 
     # ------------------------------------------------------------------------------------------ other events
 
     def _freeze(self) -> None:
-        """One that acts is stopped for longer than its Lease, then goes on."""
-        alive = self.lab.nursery.alive
-        replica = self.dice.choice([each for each in alive if each.has_authority] or alive)
-        replica.stop()
-        self.wait(self.lab.seconds * self.dice.uniform(1.3, 2.0))
-        replica.go_on()
-        self.events[FREEZE] += 1
+        """One that acts is stopped until another has begun in its place, then goes on."""
+        acting: list[Replica] = []
+
+        def somebody_acts() -> bool:
+            acting[:] = [replica for replica in self.lab.nursery.alive if replica.has_authority]
+            return bool(acting)
+
+        self.wait(self.lab.seconds * 5, somebody_acts)
+        if acting:
+            replica = self.dice.choice(acting)
+            replica.stop()
+            self.wait(self.lab.seconds * 5, lambda: self._is_replaced(replica))
+            replica.go_on()
+            self.events[FREEZE] += 1
+
+    def _is_replaced(self, stopped: Replica) -> bool:
+        """Whether another has begun in a scope of one that is stopped, or it has died."""
+        scopes, since = {line["scope"] for line in stopped.terms()}, stopped.stopped_at
+        return since is None or any(
+            line["event"] == "begin" and line["at"] > since and line["scope"] in scopes
+            for replica in self.lab.nursery.lives[-RECENT:]
+            for line in replica.terms()
+        )
 
     def _late_create(self) -> None:
         """Whoever is about to create is stopped until somebody else acts in its place: its create comes too late."""
@@ -258,7 +276,7 @@ class Storm:
         end = stopped.exploded() or {}
         return any(
             line.get("scope") == end["scope"] and line["fence"] > end["fence"] and line.get("outcome") == OK
-            for replica in self.lab.nursery.lives
+            for replica in self.lab.nursery.lives[-RECENT:]
             for line in replica.record()
         )
 
