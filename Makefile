@@ -81,7 +81,7 @@ test-integration: $(VENV_STAMP) ## client, modules and sidecar on a real kube-ap
 .PHONY: test-mutants
 test-mutants: $(VENV_STAMP) ## planted bugs: each is caught by every suite that is said to catch it
 	$(CLUSTER) up --level control-plane
-	$(ON_CONTROL_PLANE) $(PYTEST) --numprocesses 2 tests/mutants
+	$(ON_CONTROL_PLANE) $(PYTEST) --numprocesses 2 --dist loadgroup tests/mutants
 	$(PYTHON) -m bench.soak --grants 200 --minutes 0.3 \
 	    --plant no-capacity-check --plant old-fence --plant works-after-release
 

@@ -17,6 +17,8 @@ from ansible_collections.muster.coordination.tests.support.planted_controllers i
 from ansible_collections.muster.coordination.tests.support.vm_lab import Lab, make_namespace
 from ansible_collections.muster.coordination.tests.support.vm_storm import Storm
 
+pytestmark = pytest.mark.xdist_group("a control plane of its own")
+
 KILLS, EVENT_EVERY = 6, 3
 PATIENCE = 20.0  # seconds in which what a bug prevents is waited for
 
