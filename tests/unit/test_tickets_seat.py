@@ -152,6 +152,19 @@ def test_the_first_in_the_queue_that_lives_looks_after_all_the_dead_before_it(ap
     assert hands[3].look().grant and hands[4].look().place == 1
 
 
+def test_a_pod_that_has_ended_claims_nothing_though_its_ticket_is_there(api):
+    ended = Hand(api, "a")
+    ended.attend()
+    api.objects["pods", "ns", "a"]["status"] = {"phase": "Succeeded"}
+    on_tickets.put_out(api, "sem", "ns", {ended.seat.claimant.uid})
+    for check_mode in (True, False):
+        with pytest.raises(MusterError, match="it can claim nothing"):
+            on_tickets.attempt(api, **AT, claimant=ended.seat.claimant, enqueue=True, check_mode=check_mode)
+    del api.objects["pods", "ns", "a"]
+    again = Hand(api, "a")  # a Pod made again under the name is another one
+    assert on_tickets.attempt(api, **AT, claimant=again.seat.claimant, enqueue=True, check_mode=False).after.fence
+
+
 def test_whoever_holds_goes_on_holding_while_a_capacity_is_put_in_force(api):
     verbs.configure(api, capacity={"gpu": 2}, **TICKETS)
     hands = [Hand(api, name) for name in "abc"]

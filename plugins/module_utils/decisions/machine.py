@@ -310,7 +310,7 @@ def read_spec(obj: Object) -> Wanted:
     if not isinstance(spec, Mapping):
         raise Malformed("spec", spec, "give cores, memory and image")
     cores, memory, image = spec.get("cores"), spec.get("memory"), spec.get("image")
-    if type(cores) is not int or not 1 <= cores <= 256:
+    if not isinstance(cores, int) or isinstance(cores, bool) or not 1 <= cores <= 256:
         raise Malformed("spec.cores", cores, "give an integer from 1 to 256")
     if not isinstance(memory, str) or len(memory) > 16 or not MEMORY.fullmatch(memory):
         raise Malformed("spec.memory", memory, "give a size such as 512Mi or 4Gi")
@@ -332,7 +332,7 @@ def _read_machine(document: Any) -> Machine:
         wanted = Wanted(document["cores"], document["memory"], document["image"])
         known = [document[field] for field in ("id", "uid", "address")]
         revision = document["revision"]
-        fine = all(isinstance(each, str) for each in known) and type(revision) is int
+        fine = all(isinstance(each, str) for each in known) and isinstance(revision, int)
     except (KeyError, TypeError):
         fine = False
     if not fine:

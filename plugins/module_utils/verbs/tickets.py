@@ -318,10 +318,12 @@ def configure(
 def attempt(api: Api, *, name: str, namespace: str, claimant: Claimant, enqueue: bool, check_mode: bool) -> Outcome:
     """Draw a ticket and see whether it holds; without `enqueue` none that does not is drawn, or kept.
 
-    Only where nothing is free are the Pods of those who hold looked at.
+    Only where nothing is free are the Pods of those who hold looked at. Raises MusterError for a Pod that has ended.
     """
     mine = decisions.ticket_name(name, claimant)
     first = now = look(api, name, namespace).in_force() if check_mode else settled(api, name, namespace)
+    if claimant.uid and claimant.holder in now.book.terms.ended.values():
+        pods.refuse_gone(api, namespace, claimant.holder, claimant.uid)
     would = _would(now, name, namespace, claimant)
     if not would.holds(mine):
         gone = dead(api, namespace, [ticket for ticket in now.book.tickets if ticket.place in now.held])
