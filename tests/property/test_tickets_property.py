@@ -126,6 +126,9 @@ class Histories(RuleBasedStateMachine):
     def claimant(self, number: int, want: dict[str, int]) -> Claimant:
         name = f"pod-{number}"
         if name not in self.pods:
+            if (verbs.PODS.plural, "ns", name) in self.api.objects:  # it has ended; another comes after it
+                self.judge_all()
+                self.api.kill(name)
             self.pods[name] = self.api.pod(name)
         return Claimant(name, self.pods[name], want)
 
