@@ -175,8 +175,8 @@ def test_follow_lists_again_when_its_version_is_gone(
     follower, versions = Api(api.credentials), iter(["1"])
     honest = follower._list
 
-    def first_one_of_long_ago(*asked: Any) -> Listing:
-        listing = honest(*asked)
+    def first_one_of_long_ago(*asked: Any, **how: Any) -> Listing:
+        listing = honest(*asked, **how)
         return listing._replace(resource_version=next(versions, listing.resource_version))
 
     monkeypatch.setattr(follower, "_list", first_one_of_long_ago)

@@ -207,7 +207,8 @@ def definition(api: Api) -> None:
             api.replace(DEFINITIONS, {**there, "spec": document["spec"]})
 
     def is_established() -> bool:
-        conditions = api.get(DEFINITIONS, document["metadata"]["name"]).get("status", {}).get("conditions", [])
+        status = api.get(DEFINITIONS, document["metadata"]["name"]).get("status") or {}
+        conditions = status.get("conditions") or ()  # null while it is new
         return any(each["type"] == "Established" and each["status"] == "True" for each in conditions)
 
     until(is_established, "the kind to be served", PATIENCE)
