@@ -49,7 +49,7 @@ MUTANTS = (
         COMMIT,
         (
             (
-                "else api.replace(resource, desired)",
+                "else api.replace(resource, desired, subresource)",
                 'else api.replace(resource, {**desired, "metadata": '
                 '{k: v for k, v in desired["metadata"].items() if k != "resourceVersion"}})',
             ),
@@ -62,7 +62,7 @@ MUTANTS = (
         COMMIT,
         (
             (
-                "else api.replace(resource, desired)",
+                "else api.replace(resource, desired, subresource)",
                 'else api.replace(resource, {**desired, "metadata": {**desired["metadata"], "resourceVersion": '
                 'api.get(resource, desired["metadata"]["name"], desired["metadata"]["namespace"])'
                 '["metadata"]["resourceVersion"]}})',
@@ -76,7 +76,7 @@ MUTANTS = (
         COMMIT,
         (
             (
-                "else api.replace(resource, desired)",
+                "else api.replace(resource, desired, subresource)",
                 'else api.replace(resource, {**desired, "metadata": '
                 '{k: v for k, v in desired["metadata"].items() if k != "uid"}})',
             ),
