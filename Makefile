@@ -81,7 +81,7 @@ test-integration: $(VENV_STAMP) ## client, modules and sidecar on a real kube-ap
 .PHONY: test-mutants
 test-mutants: $(VENV_STAMP) ## planted bugs: each is caught by every suite that is said to catch it
 	$(CLUSTER) up --level control-plane
-	$(ON_CONTROL_PLANE) $(PYTEST) --numprocesses 2 --dist loadgroup tests/mutants
+	$(ON_CONTROL_PLANE) $(PYTEST) --numprocesses 2 --ignore tests/mutants/test_controllers_mutants.py tests/mutants
 	$(PYTHON) -m bench.soak --grants 200 --minutes 0.3 \
 	    --plant no-capacity-check --plant old-fence --plant works-after-release
 
@@ -207,6 +207,7 @@ bench: $(VENV_STAMP) ## claims a second beside other locks, time without a leade
 soak: $(VENV_STAMP) ## claims under faults, and an operator's replicas killed 1,000 times, for SOAK_MINUTES (60) each at most
 	$(CLUSTER) up --level control-plane
 	MUSTER_MIXED_OPERATIONS=10000 $(ON_CONTROL_PLANE) $(PYTEST) tests/integration/test_faults_mixed.py
+	$(ON_CONTROL_PLANE) $(PYTEST) tests/mutants/test_controllers_mutants.py
 	$(PYTHON) -m bench.soak --append --minutes $${SOAK_MINUTES:-60}
 	$(PYTHON) -m bench.exactly_once --append --minutes $${SOAK_MINUTES:-60}
 
