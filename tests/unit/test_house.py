@@ -32,14 +32,15 @@ RULES = {
     "decisions": Rule(rooms=("decisions", "errors")),
     "client": Rule(rooms=("client", "errors"), packages=("urllib3", "kubernetes", "yaml"), types=("credentials",)),
     "credentials": Rule(rooms=("client", "errors"), packages=("urllib3", "kubernetes", "yaml")),
+    "documents": Rule(rooms=("credentials", "errors"), packages=("yaml",)),
     "api": Rule(rooms=("client", "credentials", "errors"), packages=("urllib3",)),
     "commit": Rule(rooms=("api", "errors")),
-    "verbs": Rule(rooms=("verbs", "decisions", "commit", "api", "errors")),
+    "verbs": Rule(rooms=("verbs", "decisions", "commit", "api", "documents", "errors")),
     "ansible_face": Rule(rooms=("api", "credentials", "errors"), packages=("ansible",)),
     "modules": Rule(rooms=("verbs", "ansible_face"), packages=("ansible",)),
     "doc_fragments": Rule(),
     "muster": Rule(
-        rooms=("muster", "verbs", "decisions", "commit", "api", "credentials", "errors"),
+        rooms=("muster", "verbs", "decisions", "commit", "api", "credentials", "documents", "errors"),
         packages=("prometheus_client", "urllib3", "yaml"),
     ),
 }
