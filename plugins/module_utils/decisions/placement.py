@@ -21,6 +21,7 @@ Tamir, Semi-matchings for bipartite graphs, 2006; Frank and Murota, Decreasing m
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 from ansible_collections.muster.coordination.plugins.module_utils.decisions import placement_pool
@@ -48,18 +49,20 @@ def place(jobs: Iterable[Job], workers: Iterable[Worker], previous: Previous, *,
     if churn is not None and (not isinstance(churn, int) or churn < 0):
         raise Malformed("churn", churn, "give a whole number from 0 on, or None")
     listed = jobs if isinstance(jobs, list | tuple) else list(jobs)
-    kinds = placement_pool.check_jobs(listed)
+    names = list(map(itemgetter(0), listed))
+    distinct = placement_pool.check_names("jobs", names)
+    kinds = placement_pool.kinds_of(listed)
     pool = placement_pool.in_natural_order(workers)
     if not _is_uniform(kinds, pool, len(listed)):
         raise NotImplementedError
-    return _quota_path([job[0] for job in listed], [worker.name for worker in pool], previous)
+    return _quota_path(names, distinct, [worker.name for worker in pool], previous)
 
 
 def place_names(names: Sequence[str], workers: Iterable[str], previous: Previous) -> Placement:
     """The quota path on plain names: jobs that weigh the same, on workers that run any. Raises Malformed as `place`."""
-    placement_pool.check_names("jobs", names)
+    distinct = placement_pool.check_names("jobs", names)
     pool = placement_pool.in_natural_order(map(Worker, workers))
-    return _quota_path(names, [worker.name for worker in pool], previous)
+    return _quota_path(names, distinct, [worker.name for worker in pool], previous)
 
 
 def _is_uniform(kinds: Collection[tuple[int, str, bool, str]], pool: Sequence[Worker], jobs: int) -> bool:
@@ -82,10 +85,10 @@ class Bounds(NamedTuple):
     restarts: int
 
 
-def _quota_path(names: Sequence[str], order: Sequence[str], previous: Previous) -> Placement:
+def _quota_path(names: Sequence[str], distinct: set[str], order: Sequence[str], previous: Previous) -> Placement:
     if not order:
         return Placement({}, dict.fromkeys(sorted(names), "there are no workers"), QUOTA, 0, 0, 0, 0, 0)
-    now = placement_pool.held(names, order, previous)
+    now = placement_pool.held(names, distinct, order, previous)
     bounds = least(now, len(names))
     targets = quotas(now, len(names))
     moves = 0

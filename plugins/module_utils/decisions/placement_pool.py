@@ -103,9 +103,8 @@ def in_natural_order(workers: Iterable[Worker]) -> list[Worker]:
     return sorted(pool, key=lambda worker: natural_key(worker.name))
 
 
-def check_jobs(jobs: Sequence[Job]) -> set[tuple[int, str, bool, str]]:
-    """The (weight, group, dedicated, spread) that are in use. Raises Malformed for a bad field or a double name."""
-    check_names("jobs", [job[0] for job in jobs])
+def kinds_of(jobs: Sequence[Job]) -> set[tuple[int, str, bool, str]]:
+    """The (weight, group, dedicated, spread) that are in use. Raises Malformed for a bad one."""
     kinds = set(map(itemgetter(1, 2, 3, 4), jobs))
     for weight, group, dedicated, spread in kinds:
         if not isinstance(weight, int) or weight < 1:
@@ -115,18 +114,20 @@ def check_jobs(jobs: Sequence[Job]) -> set[tuple[int, str, bool, str]]:
     return kinds
 
 
-def check_names(what: str, names: Sequence[str]) -> None:
-    """Raises Malformed unless these are different texts of 1 to 253 characters."""
+def check_names(what: str, names: Sequence[str]) -> set[str]:
+    """The names as a set. Raises Malformed unless these are different texts of 1 to 253 characters."""
     if not set(map(type, names)) <= {str}:
         wrong = next(name for name in names if type(name) is not str)
         raise Malformed(f"name of one of the {what}", wrong, "give text")
-    if names and not (NAME_LENGTHS.start <= min(map(len, names)) and max(map(len, names)) < NAME_LENGTHS.stop):
+    if any(length not in NAME_LENGTHS for length in set(map(len, names))):
         wrong = next(name for name in names if len(name) not in NAME_LENGTHS)
         raise Malformed(f"name of one of the {what}", wrong, f"give 1 to {NAME_LENGTHS.stop - 1} characters")
-    if len(set(names)) != len(names):
+    distinct = set(names)
+    if len(distinct) != len(names):
         ordered = sorted(names)
         twice = next(name for name, following in pairwise(ordered) if name == following)
         raise Malformed(what, twice, "name it once")
+    return distinct
 
 
 def _check_worker(worker: Worker) -> None:
@@ -141,9 +142,11 @@ def _check_worker(worker: Worker) -> None:
         raise Malformed(f"{where}.zone", worker.zone, "give text")
 
 
-def held(names: Collection[str], order: Iterable[str], previous: Previous) -> Held:
-    """Who has what of the jobs `names`; `order` are the workers of the pool, in natural order."""
-    homeless = set(names)
+def held(names: Sequence[str], homeless: set[str], order: Iterable[str], previous: Previous) -> Held:
+    """Who has what of the jobs `names`; `homeless` are the same names, and becomes the result's.
+
+    `order` are the workers of the pool, in natural order.
+    """
     kept: dict[str, list[str]] = {}
     known, spoiled, lost = set(), set(), set()
     for worker in order:
