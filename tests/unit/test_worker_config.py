@@ -89,8 +89,11 @@ PARTS = some.builds(
     some.dictionaries(NAMES, HOLDS, max_size=4),
     some.integers(0, 9),
     some.integers(-1, 9),
+    some.fixed_dictionaries({"inputs": NAMES}) | some.just({}),
     some.dictionaries(KEYS, VALUES, max_size=2),
-    some.dictionaries(KEYS.filter(lambda key: key not in ("turn", "floor", "workers")), VALUES, max_size=2),
+    some.dictionaries(
+        KEYS.filter(lambda key: key not in ("turn", "floor", "rebalance", "workers")), VALUES, max_size=2
+    ),
 )
 
 

@@ -84,17 +84,23 @@ class Part:
     holds: Mapping[str, Hold] = field(default_factory=dict)
     turn: int = 0
     floor: int = -1
+    rebalance: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)  # of config.yml
     record_extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """The whole: all parts taken together."""
+    """The whole: all parts taken together. `rebalance`: what the last one was made for, and came to; in the head."""
 
     entries: Mapping[str, Entry] = field(default_factory=dict)
     holds: Mapping[str, Hold] = field(default_factory=dict)
     floor: int = -1
+    rebalance: Mapping[str, Any] = field(default_factory=dict)
+
+
+def jobs_of(config: Config, worker: str) -> tuple[str, ...]:
+    return config.entries.get(worker, Entry()).jobs
 
 
 def part_name(head: str, number: int) -> str:
@@ -107,14 +113,16 @@ def join(parts: Iterable[Part]) -> Config:
     entries: dict[str, Entry] = {}
     holds: dict[str, Hold] = {}
     floor = -1
+    rebalance: Mapping[str, Any] = {}
     for part in parts:
         floor = max(floor, part.floor)
+        rebalance = rebalance or part.rebalance
         for name, entry in part.entries.items():
             if name not in entries or entries[name].version < entry.version:
                 entries[name] = entry
         for name, hold in part.holds.items():
             holds[name] = _both(holds[name], hold) if name in holds else hold
-    return Config(entries, holds, floor)
+    return Config(entries, holds, floor, rebalance)
 
 
 def _both(one: Hold, other: Hold) -> Hold:
@@ -164,7 +172,7 @@ def split(wanted: Config, before: Iterable[Part]) -> tuple[Part, ...]:
         room[number] -= sizes[name]
         if home is not None and number != home:
             made[home] = _with(made[home], join([old[home]]), [name], made[home])
-    made[0] = replace(made[0], floor=wanted.floor)
+    made[0] = replace(made[0], floor=wanted.floor, rebalance=wanted.rebalance)
     if made == old:
         return tuple(old)
     return tuple(replace(part, turn=old[0].turn + 1) for part in made)
@@ -219,7 +227,7 @@ def _size(name: str, entry: Entry | None, hold: Hold | None) -> int:
 
 
 def _size_of_extra(part: Part) -> int:
-    return 2 * len(_flow([dict(part.extra), dict(part.record_extra)]).encode()) + 200
+    return 2 * len(_flow([dict(part.extra), dict(part.record_extra)]).encode()) + 1000
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -296,8 +304,12 @@ def parse_record(text: str | None) -> Part:
     if not isinstance(workers, dict):
         raise Malformed(f"{RECORD_KEY}: workers", workers, "give a mapping")
     holds = {name: _hold(value, f"workers.{name}") for name, value in workers.items()}
-    extra = {key: value for key, value in document.items() if key not in ("version", "turn", "floor", "workers")}
-    return Part(holds=holds, turn=turn, floor=floor, record_extra=extra)
+    rebalance = document.get("rebalance", {})
+    if not isinstance(rebalance, dict):
+        raise Malformed(f"{RECORD_KEY}: rebalance", rebalance, "give a mapping")
+    known_keys = ("version", "turn", "floor", "rebalance", "workers")
+    extra = {key: value for key, value in document.items() if key not in known_keys}
+    return Part(holds=holds, turn=turn, floor=floor, rebalance=rebalance, record_extra=extra)
 
 
 def _hold(value: Any, where: str) -> Hold:
@@ -370,6 +382,8 @@ def _flow(value: Any) -> str:
 def _record(part: Part) -> str:
     workers = {name: _hold_document(hold) for name, hold in part.holds.items()}
     document = {**part.record_extra, "version": RECORD_VERSION, "turn": part.turn, "floor": part.floor}
+    if part.rebalance:
+        document["rebalance"] = dict(part.rebalance)
     return json.dumps({**document, "workers": workers}, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
 
 
