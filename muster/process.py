@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qsl
 
 import prometheus_client
 
@@ -27,6 +28,7 @@ log = logging.getLogger("muster")
 
 Answer = tuple[int, Any]  # HTTP status, and what is sent as JSON
 Route = Callable[[], Answer]
+Query = Mapping[str, str]  # of a request: the last value of each key
 BODY_LIMIT = 64 * 1024  # bytes of a request that are read, and not looked at
 
 
@@ -90,19 +92,26 @@ def parse_address(text: str) -> tuple[str, int]:
 class Web:
     """`/metrics` of `registry`, and `routes` (method and path to function) as JSON, served from threads of its own.
 
-    What is not a GET changes something, and is only taken from this host (in a Pod: from its own containers).
+    `queries` are paths to functions of what is asked after the question mark, for GET. What is not a GET changes
+    something, and is only taken from this host (in a Pod: from its own containers).
     """
 
     def __init__(
-        self, address: str, routes: Mapping[tuple[str, str], Route], registry: prometheus_client.CollectorRegistry
+        self,
+        address: str,
+        routes: Mapping[tuple[str, str], Route],
+        registry: prometheus_client.CollectorRegistry,
+        queries: Mapping[str, Callable[[Query], Answer]] | None = None,
     ) -> None:
-        known = {("GET", "/metrics"), *routes}
+        asked = queries or {}
+        known = {("GET", "/metrics"), *routes, *(("GET", path) for path in asked)}
 
         class Handler(BaseHTTPRequestHandler):
             timeout = 10  # seconds for a client to send its request
 
             def answer(self) -> None:
-                method, path = "GET" if self.command == "HEAD" else self.command, self.path.partition("?")[0]
+                method = "GET" if self.command == "HEAD" else self.command
+                path, _mark, query = self.path.partition("?")
                 self.skip_body()
                 if (method, path) not in known:
                     self.refuse(path)
@@ -111,6 +120,8 @@ class Web:
                     self.send(200, text, prometheus_client.CONTENT_TYPE_LATEST)
                 elif method != "GET" and not self.is_from_here():
                     self.send_json(403, {"error": f"{method} {path} is only taken from this host, and from no browser"})
+                elif path in asked:
+                    self.send_json(*asked[path](dict(parse_qsl(query, max_num_fields=16))))
                 else:
                     self.send_json(*routes[method, path]())
 

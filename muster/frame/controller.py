@@ -16,19 +16,23 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
+
+import prometheus_client
 
 from ansible_collections.muster.coordination.plugins.module_utils.api import Api, Object, Resource
 from muster.frame import cache as caches
 from muster.frame.authority import Authority, Superseded, Term
+from muster.frame.beside import Beside
 from muster.frame.cache import Cache
 from muster.frame.metrics import Metrics
 from muster.frame.workqueue import WorkQueue
 from muster.pod import Events
-from muster.process import Answer, Route, Web, log, on_signals, say
+from muster.process import Answer, Query, Route, Web, log, on_signals, say
 
 SILENT_SECONDS: Final = 60.0  # so long without a turn, the authority's thread is called dead
+BURST_SECONDS: Final = 0.1  # so long after a change beside, the objects that it concerns are looked at
 LEAVE_SECONDS: Final = 15.0  # how long, at SIGTERM, work in flight is waited for
 
 
@@ -57,6 +61,8 @@ class Controller:
         reconcile: Reconcile,
         namespace: str | None = None,
         label_selector: str = "",
+        field_selector: str = "",
+        beside: Sequence[Beside] = (),
         key_of: Callable[[Object], str] = caches.key_of,
         workers: int = 4,
         resync: tuple[float, float] = (300.0, 420.0),
@@ -67,6 +73,8 @@ class Controller:
     ) -> None:
         """`namespace` None watches all. `key_of` says by which key the authority knows an object.
 
+        `beside` are further watches: a change there has all objects of its namespace looked at.
+
         `resync` bounds, in seconds, the random time after which an object is looked at though nothing has changed.
         `events` tells at `pod`, this process's own, what it gains.
         """
@@ -74,7 +82,10 @@ class Controller:
         self._workers, self._resync, self._listen = workers, resync, listen
         self._events, self._pod, self._leave_seconds = events, pod, leave_seconds
         self._queue = WorkQueue()
-        self.cache = Cache(api, resource, namespace, label_selector=label_selector, on_change=self._queue.add)
+        selectors = {"label_selector": label_selector, "field_selector": field_selector}
+        self.cache = Cache(api, resource, namespace, **selectors, on_change=self._queue.add)
+        self._beside = beside
+        self.queries: dict[str, Callable[[Query], Answer]] = {}  # further pages, to be set before `run`
         self._metrics = Metrics(authority, self.cache, self._queue)
         self._ends: queue.SimpleQueue[int] = queue.SimpleQueue()
         self.port: int | None = None  # of the pages, once they are served
@@ -82,10 +93,12 @@ class Controller:
     def run(self) -> int:
         """Work until a signal or `stop` ends it; the process's exit status."""
         on_signals(self.signals, self._ends.put)
-        web = Web(self._listen, self.routes(), self._metrics.registry) if self._listen else None
+        web = Web(self._listen, self.routes(), self.registry, self.queries) if self._listen else None
         self.port = web.port if web else None
         self._authority.start(self._gained)
         self.cache.start()
+        for watch in self._beside:
+            watch.start(self._changed_beside)
         for number in range(self._workers):
             threading.Thread(target=self._work, name=f"worker-{number}", daemon=True).start()
         say(logging.INFO, "watching", **({"port": self.port} if web else {}))
@@ -99,6 +112,11 @@ class Controller:
     def stop(self) -> None:
         """End `run` as SIGTERM does; from any thread."""
         self._ends.put(0)
+
+    @property
+    def registry(self) -> prometheus_client.CollectorRegistry:
+        """Of its metrics; to be added to before `run`."""
+        return self._metrics.registry
 
     def routes(self) -> dict[tuple[str, str], Route]:
         return {
@@ -119,6 +137,12 @@ class Controller:
         say(logging.INFO, what, identity=told["identity"])
         if self._events and self._pod:
             self._events.tell(self._pod, "Leading" if shards is None else "ShardsGained", what)
+
+    def _changed_beside(self, namespace: str) -> None:
+        """Changes come in bursts: they are looked at together, a moment later."""
+        concerned = [key for key in self.cache.keys() if key.startswith(f"{namespace}/")]  # noqa: SIM118 no mapping
+        for key in concerned:
+            self._queue.add_after(key, BURST_SECONDS)
 
     def _work(self) -> None:
         self.cache.synced.wait()
@@ -164,6 +188,8 @@ class Controller:
         else:
             say(logging.WARNING, "left with work in flight: others have to wait until this process has ended")
         self.cache.stop()
+        for watch in self._beside:
+            watch.stop()
 
     # ------------------------------------------------------------------------------------------ pages
 
@@ -175,6 +201,7 @@ class Controller:
 
     def _readyz(self) -> Answer:
         """Also who only stands by is ready: it could take over."""
-        trouble = self._authority.describe()["trouble"] or self.cache.trouble
+        beside = next((watch.trouble for watch in self._beside if watch.trouble), None)
+        trouble = self._authority.describe()["trouble"] or self.cache.trouble or beside
         ready = self.cache.synced.is_set() and not trouble
         return 200 if ready else 503, {"ready": ready, "objects": len(self.cache), "trouble": trouble}

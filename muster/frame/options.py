@@ -12,7 +12,7 @@ import secrets
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Self
@@ -25,6 +25,7 @@ from ansible_collections.muster.coordination.plugins.module_utils.errors import 
 from ansible_collections.muster.coordination.plugins.module_utils.verbs import pods
 from muster.frame import cache
 from muster.frame.authority import Authority
+from muster.frame.beside import Beside
 from muster.frame.controller import Controller, Reconcile
 from muster.frame.keeper import new_run
 from muster.frame.leader import Leader
@@ -97,10 +98,13 @@ def controller(
     component: str,
     *,
     label_selector: str = "",
+    field_selector: str = "",
+    beside: Sequence[Beside] = (),
 ) -> Controller:
     """A controller as the options say; `namespace` is its own. `component` is what its Events say who tells.
 
-    `label_selector` says which objects of the kind it is for. Raises Malformed for what makes no sense.
+    The selectors say which objects of the kind it is for, `beside` what else concerns them. Raises Malformed for what
+    makes no sense.
     """
     if not 1 <= args.workers <= 64:
         raise Malformed("--workers", args.workers, "give a whole number from 1 to 64")
@@ -113,6 +117,8 @@ def controller(
         reconcile=reconcile(events),
         namespace=args.watch_namespace or None,
         label_selector=label_selector,
+        field_selector=field_selector,
+        beside=beside,
         key_of=key_of(args.shard_by),
         workers=args.workers,
         listen=args.listen or None,
