@@ -23,11 +23,13 @@ from urllib.parse import urlencode
 
 from ansible_collections.muster.coordination.plugins.module_utils.client.answers import (
     CONFIGMAPS,
+    DEPLOYMENTS,
     EVENTS,
     LEASES,
     NAMESPACES,
     PODS,
     SELF_SUBJECT_REVIEWS,
+    STATEFUL_SETS,
     AlreadyExists,
     ApiError,
     Asked,
@@ -62,11 +64,13 @@ RELISTS: Final = 2  # a paged list that expires this often is asked for in one p
 
 __all__ = [
     "CONFIGMAPS",
+    "DEPLOYMENTS",
     "EVENTS",
     "LEASES",
     "NAMESPACES",
     "PODS",
     "SELF_SUBJECT_REVIEWS",
+    "STATEFUL_SETS",
     "AlreadyExists",
     "Api",
     "ApiError",
@@ -155,9 +159,14 @@ class Api:
         """The namespace that the credentials name, if they name one."""
         return self.credentials.namespace
 
-    def get(self, resource: Resource, name: str, namespace: str | None = None) -> Object:
+    def get(self, resource: Resource, name: str, namespace: str | None = None, subresource: str = "") -> Object:
         """One object, as the quorum knows it. Raises NotFound."""
-        return self._read(Asked("get", resource, namespace, name))
+        return self._read(Asked("get", resource, namespace, name, subresource))
+
+    def ask_pod(self, name: str, namespace: str, port: str, path: str) -> Object:
+        """GET a page of a Pod, a JSON object, by way of the API server. Raises what went wrong on either way."""
+        asked = Asked("get", PODS, namespace, f"{name}:{port}", "proxy")
+        return self._exchange("GET", asked, f"{asked.path()}{path}", time.monotonic() + self.timeout)
 
     def list(
         self,
@@ -272,6 +281,19 @@ class Api:
         options: Object = {"apiVersion": "v1", "kind": "DeleteOptions"}
         options["preconditions"] = {field: value for field, value in preconditions.items() if value}
         return self._write("DELETE", Asked("delete", resource, namespace, name), options)
+
+    def evict(self, name: str, namespace: str, *, uid: str) -> Object:
+        """Have a Pod deleted, if it is still this one and its PodDisruptionBudgets allow it.
+
+        Raises Throttled where they do not allow it now, NotFound, Conflict (another uid).
+        """
+        eviction: Object = {
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": name, "namespace": namespace},
+            "deleteOptions": {"preconditions": {"uid": uid}},
+        }
+        return self._write("POST", Asked("create", PODS, namespace, name, "eviction"), eviction)
 
     def watch(
         self,

@@ -37,6 +37,8 @@ class Resource(NamedTuple):
 CONFIGMAPS: Final = Resource("v1", "configmaps", "ConfigMap")
 PODS: Final = Resource("v1", "pods", "Pod")
 EVENTS: Final = Resource("v1", "events", "Event")
+STATEFUL_SETS: Final = Resource("apps/v1", "statefulsets", "StatefulSet")
+DEPLOYMENTS: Final = Resource("apps/v1", "deployments", "Deployment")
 NAMESPACES: Final = Resource("v1", "namespaces", "Namespace", namespaced=False)
 LEASES: Final = Resource("coordination.k8s.io/v1", "leases", "Lease")
 SELF_SUBJECT_REVIEWS: Final = Resource("authentication.k8s.io/v1", "selfsubjectreviews", "SelfSubjectReview", False)
