@@ -86,6 +86,7 @@ def test_a_new_worker_gets_a_job_only_when_the_old_one_has_confirmed() -> None:
 def test_a_pod_that_is_gone_has_let_go_of_all() -> None:
     revoked = step(two(), "w0", {"w0": reporter(0), "w1": reporter(0)})
     assert lists(revoked.config) == {"w0": "ab", "w1": ""}
+    assert [standing.state for standing in revoked.standings.values()] == ["Converged", "Leaving"]
     ending = replace_sight(reporter(0), is_ending=True)
     assert step(revoked.config, "w0", {"w0": reporter(0), "w1": ending}).config is revoked.config
     gone = step(revoked.config, "w0", {"w0": reporter(0), "w1": Sight()})

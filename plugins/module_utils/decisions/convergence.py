@@ -138,7 +138,7 @@ def step(
         after = replace(after, rebalance=_summary(inputs, plan, now))
     names = sorted({*sights, *config.entries}, key=natural)
     evictions = _evictions(config, {member.name for member in members}, names, sights, policy)
-    standings = {name: _standing(name, after, sights, policy) for name in names}
+    standings = {name: _standing(name, after, plan, sights, policy) for name in names}
     waits = {name: why for name in names if (why := _why(name, after, plan, sights, policy))}
     return Step(config if after == config else after, plan, evictions, standings, waits)
 
@@ -353,13 +353,15 @@ def _is_available(sight: Sight) -> bool:
 # For people
 
 
-def _standing(name: str, config: Config, sights: Mapping[str, Sight], policy: Policy) -> Standing:
+def _standing(name: str, config: Config, plan: Placement, sights: Mapping[str, Sight], policy: Policy) -> Standing:
     sight, entry, hold = sights.get(name, Sight()), config.entries.get(name), config.holds.get(name, Hold())
     at_least = known(hold, sight)
     applied = None if at_least in (NOTHING, EVERYTHING) else at_least
     if entry is None:
         return Standing(0, None, applied, CONVERGED if sight.uid else MISSING)
-    if not sight.uid:
+    if name not in plan.assignment:
+        state = LEAVING
+    elif not sight.uid:
         state = MISSING
     elif at_least >= entry.version and not hold.leaving:
         state = CONVERGED
