@@ -24,7 +24,11 @@ from collections.abc import Collection, Iterable, Sequence
 from operator import itemgetter
 from typing import NamedTuple
 
-from ansible_collections.muster.coordination.plugins.module_utils.decisions import placement_pool
+from ansible_collections.muster.coordination.plugins.module_utils.decisions import (
+    placement_flow,
+    placement_pool,
+    placement_why,
+)
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.placement_pool import (
     Held,
     Job,
@@ -32,6 +36,7 @@ from ansible_collections.muster.coordination.plugins.module_utils.decisions.plac
     Previous,
     Worker,
 )
+from ansible_collections.muster.coordination.plugins.module_utils.decisions.placement_why import explain
 from ansible_collections.muster.coordination.plugins.module_utils.errors import Malformed
 
 __all__ = ["Job", "Placement", "Worker", "explain", "place", "place_names"]
@@ -53,8 +58,10 @@ def place(jobs: Iterable[Job], workers: Iterable[Worker], previous: Previous, *,
     distinct = placement_pool.check_names("jobs", names)
     kinds = placement_pool.kinds_of(listed)
     pool = placement_pool.in_natural_order(workers)
+    if any(weight != 1 for weight, _, _, _ in kinds):
+        raise NotImplementedError("weights")
     if not _is_uniform(kinds, pool, len(listed)):
-        raise NotImplementedError
+        return placement_flow.flow_path(listed, names, distinct, pool, previous)
     return _quota_path(names, distinct, [worker.name for worker in pool], previous)
 
 
@@ -87,7 +94,7 @@ class Bounds(NamedTuple):
 
 def _quota_path(names: Sequence[str], distinct: set[str], order: Sequence[str], previous: Previous) -> Placement:
     if not order:
-        return Placement({}, dict.fromkeys(sorted(names), "there are no workers"), QUOTA, 0, 0, 0, 0, 0)
+        return Placement({}, dict.fromkeys(sorted(names), placement_why.NO_WORKERS), QUOTA, 0, 0, 0, 0, 0)
     now = placement_pool.held(names, distinct, order, previous)
     bounds = least(now, len(names))
     targets = quotas(now, len(names))
@@ -159,59 +166,3 @@ def least(now: Held, jobs: int) -> Bounds:
     at_part, one_more = settled.count(part), settled.count(part + 1)
     unchanged = min(extra, one_more) + at_part - max(0, extra - (len(has) - at_part))
     return Bounds(sum(above) - min(extra, len(above)), len(now.known) - unchanged)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Why
-
-
-def explain(
-    job_name: str, jobs: Iterable[Job], workers: Iterable[Worker], previous: Previous, placement: Placement
-) -> str:
-    """Why the job is where it is, or nowhere, in a few sentences. Raises Malformed for a job that is not there."""
-    listed = {job.name: job for job in jobs}
-    if job_name not in listed:
-        raise Malformed("job", job_name, f"name one of the {len(listed)} jobs")
-    job = listed[job_name]
-    if job_name in placement.unplaced:
-        return f"{job_name} has no worker: {placement.unplaced[job_name]}."
-    here = next((worker for worker, own in placement.assignment.items() if job_name in own), None)
-    if here is None:
-        raise Malformed("job", job_name, "this placement was made without it: rebalance first")
-    pool = placement_pool.in_natural_order(workers)
-    order = [worker.name for worker in pool]
-    was = next((worker for worker in order if job_name in previous.get(worker, ())), None)
-    return " ".join((_came(job_name, here, was, previous), _load(here, placement), *_bound(job, pool)))
-
-
-def _came(job: str, here: str, was: str | None, previous: Previous) -> str:
-    if was == here:
-        return f"{job} stays on {here}, which had it before."
-    if was is not None:
-        return f"{job} moves from {was}, which has more than its part or may not run it beside the others, to {here}."
-    gone = min((worker for worker, own in previous.items() if job in own), default=None, key=placement_pool.natural_key)
-    if gone is not None:
-        return f"{job} goes to {here}: {gone}, which had it, is gone."
-    return f"{job} is new and goes to {here}."
-
-
-def _load(here: str, placement: Placement) -> str:
-    counts = [len(own) for own in placement.assignment.values()]
-    own = len(placement.assignment[here])
-    return (
-        f"{here} has {own} of {sum(counts)} jobs; its {len(counts)} workers have {min(counts)} to {max(counts)} each."
-    )
-
-
-def _bound(job: Job, pool: Sequence[Worker]) -> list[str]:
-    """What of the job narrows the choice."""
-    said = []
-    takers = [worker.name for worker in pool if job.group in worker.takes]
-    if len(takers) < len(pool):
-        what = f"Class {job.group}" if job.group else "A job without a class"
-        said.append(f"{what} may run on {len(takers)} of the workers: {placement_pool.some_names(takers)}.")
-    if job.dedicated:
-        said.append("It is dedicated: no other job runs beside it.")
-    if job.spread:
-        said.append(f"It is spread over the zones with the other jobs of {job.spread}.")
-    return said

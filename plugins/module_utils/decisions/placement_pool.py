@@ -15,6 +15,7 @@ Rules
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -27,6 +28,7 @@ NAME_LENGTHS: Final = range(1, 254)
 NAMES_TOLD: Final = 5  # of a set of workers, in a sentence
 
 Previous = Mapping[str, Collection[str]]
+Zones = Mapping[tuple[str, str], int]  # by (spread, zone): the most jobs of that spread there
 
 
 class Job(NamedTuple):
@@ -111,7 +113,25 @@ def kinds_of(jobs: Sequence[Job]) -> set[tuple[int, str, bool, str]]:
             raise Malformed("weight of a job", weight, "give a whole number from 1 on")
         if not isinstance(group, str) or not isinstance(spread, str) or not isinstance(dedicated, bool):
             raise Malformed("a job's (group, dedicated, spread)", (group, dedicated, spread), "give text, bool, text")
+    group_of: dict[str, str] = {}
+    for _, group, _, spread in sorted(kinds):
+        if spread and group_of.setdefault(spread, group) != group:
+            raise Malformed(f"group of the jobs of spread {spread}", [group_of[spread], group], "give them one group")
     return kinds
+
+
+def zone_limits(jobs: Iterable[Job], pool: Sequence[Worker]) -> Zones:
+    """How many jobs of a spread each zone may have, of those with a worker that takes them."""
+    spreads = Counter((job[4], job[2]) for job in jobs if job[4])
+    zones = {
+        group: sorted({worker.zone for worker in pool if group in worker.takes})
+        for group in {key[1] for key in spreads}
+    }
+    return {
+        (spread, zone): -(-number // len(zones[group]))
+        for (spread, group), number in spreads.items()
+        for zone in zones[group]
+    }
 
 
 def check_names(what: str, names: Sequence[str]) -> set[str]:
