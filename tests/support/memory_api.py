@@ -9,8 +9,10 @@ is tested on a real kube-apiserver (tests/integration).
 - One counter gives every write its resourceVersion, as etcd does. PUT compares resourceVersion and uid; DELETE compares
   the preconditions given; POST refuses a name that is taken, or a namespace that is missing.
 - Everything that goes in or out is copied, and every revision is remembered: a list can be asked for as of any.
+- A scale is made of the object's replicas. A Pod is evicted at once, unless `guarded` names it. A page of a Pod is what
+  `pages` answers for its name.
 - `faults` holds one word for each request to come, consumed by the requests whose kind it names:
-  "<get|list|create|replace|dry-run|delete> <fault>", fault one of
+  "<get|list|create|replace|dry-run|delete|evict> <fault>", fault one of
   409, 429, 429:<seconds>, 500 (not applied), 500-applied, lost (not applied), lost-applied, unreachable, 403.
 """
 
@@ -60,20 +62,47 @@ class MemoryApi:
         self.requests: list[str] = []  # "<verb> <plural>/<name>", in the order in which they came
         self.before_write: Callable[[str], None] | None = None  # told "<verb> <name>": a racing writer may step in
         self.events: list[tuple[int, str, Resource, Object]] = []  # (version, ADDED MODIFIED or DELETED, kind, object)
+        self.guarded: set[str] = set()  # Pods that no PodDisruptionBudget allows to evict
+        self.pages: dict[str, Callable[[], Object]] = {}
         self.compacted = -1  # lists as of this version or an older one are Gone
         self._followers: list[tuple[Callable[[Object], bool], Resource, queue.SimpleQueue[Change | None]]] = []
         self._lock = threading.RLock()
 
     # ------------------------------------------------------------------------------------------ as api.Api
 
-    def get(self, resource: Resource, name: str, namespace: str | None = None) -> Object:
+    def get(self, resource: Resource, name: str, namespace: str | None = None, subresource: str = "") -> Object:
         applied = self._begin("get", resource, name)
         with self._lock:
             found = self.objects.get((resource.plural, namespace or "", name))
         assert applied is None
         if found is None:
             raise NotFound(404, "NotFound", f'{resource.plural} "{name}" not found')
+        if subresource == "scale":
+            return copy.deepcopy(
+                {"metadata": found["metadata"], "spec": {"replicas": found["spec"].get("replicas", 1)}}
+            )
         return copy.deepcopy(found)
+
+    def ask_pod(self, name: str, namespace: str, port: str, path: str) -> Object:
+        self._begin("ask", PODS, f"{name}:{port}{path}")
+        with self._lock:
+            page = self.pages.get(name)
+            if page is None or (PODS.plural, namespace, name) not in self.objects:
+                raise NotFound(404, "NotFound", f'pods "{name}" not found')
+            return copy.deepcopy(page())
+
+    def evict(self, name: str, namespace: str, *, uid: str) -> Object:
+        lost = self._begin("evict", PODS, name)
+        with self._lock:
+            there = self.objects.get((PODS.plural, namespace, name))
+            if there is None:
+                raise NotFound(404, "NotFound", f'pods "{name}" not found')
+            if there["metadata"]["uid"] != uid:
+                raise Conflict(409, "Conflict", "the UID in the precondition does not match")
+            if name in self.guarded:
+                raise Throttled(429, "TooManyRequests", "Cannot evict pod as it would violate its disruption budget.")
+            self._remove(PODS, there)
+        return self._end(lost, {})
 
     def list(
         self,
@@ -133,7 +162,9 @@ class MemoryApi:
             if dry_run:
                 return copy.deepcopy(obj)
             after = {**obj, "metadata": {**metadata, "uid": there["metadata"]["uid"]}}
-            if subresource:
+            if subresource == "scale":
+                after = {**there, "spec": {**there["spec"], "replicas": obj["spec"]["replicas"]}}
+            elif subresource:
                 after = {**there, subresource: obj[subresource]}
             elif resource.api_version.startswith("muster.dev/"):
                 after = _custom(there, after)
@@ -306,7 +337,7 @@ class MemoryApi:
     def _begin(self, verb: str, resource: Resource, name: str) -> ApiError | None:
         """Raise the fault that is due before the request is applied; return the one that is due after."""
         self.requests.append(f"{verb} {resource.plural}/{name}")
-        if self.before_write and verb in ("create", "replace", "delete"):
+        if self.before_write and verb in ("create", "replace", "delete", "evict"):
             self.before_write(f"{verb} {name}")
         if not self.faults or self.faults[0].split()[0] != verb:
             return None

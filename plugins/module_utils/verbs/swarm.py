@@ -379,7 +379,10 @@ def _pool(spec: Spec, found: Found, config: Config, memory: Memory, wanted: int 
         spec, found.workloads, found.pods, config, wanted=wanted, expired=expired, is_patient=is_patient
     )
     memory.vacant = {name: memory.vacant.get(name, now) for name in pool.vacant | expired}
-    memory.coming = (now if memory.coming is None else memory.coming) if pool.coming else None
+    replicas = sum(each.replicas if wanted is None else min(each.replicas, wanted) for each in found.workloads)
+    # who lost patience for one that does not come keeps to it, or the others would go in and out
+    is_awaited = pool.coming or (not is_patient and len(pool.members) < replicas)
+    memory.coming = (now if memory.coming is None else memory.coming) if is_awaited else None
     return pool
 
 
