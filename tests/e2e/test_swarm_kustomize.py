@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, Muster contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What stands in kustomize/, as `kubectl kustomize` renders it and a real API server takes it; which Swarms are refused.
+"""What stands in kustomize/, as `kubectl kustomize` renders it and a real API server takes it; and what a Swarm may be.
 
 Needs a cluster of level node or control-plane, and kubectl on PATH (`scripts/on.sh node pytest tests/e2e`).
 """
