@@ -30,15 +30,18 @@ CHANGES: Final = ("added", "removed", "edited", "nothing")
 
 
 class Case(NamedTuple):
-    """A pool of so many jobs and workers. With classes, each worker takes three of them."""
+    """A pool of so many jobs and workers. With classes, each worker takes three of them; `skewed`: the first class has
+    most of the jobs, so that no placement is level."""
 
     jobs: int
     workers: int
     classes: int = 0
+    skewed: bool = False
     weighted: bool = False
 
     def job(self, number: int, rng: random.Random) -> Job:
-        group = f"class-{rng.randrange(self.classes):02}" if self.classes else ""
+        share = rng.random() ** (3 if self.skewed else 1)
+        group = f"class-{int(self.classes * share):02}" if self.classes else ""
         return Job(f"stream-{number:07}", int(1 + 99 * rng.random() ** 4) if self.weighted else 1, group)
 
     def worker(self, number: int) -> Worker:
@@ -66,12 +69,14 @@ class Case(NamedTuple):
 
 
 CASES: Final = {
+    "quota-10k": Case(10_000, 100),
     "quota-100k": Case(100_000, 1_000),
     "quota-1m": Case(1_000_000, 2_000),
     "classes-100k": Case(100_000, 1_000, classes=20),
+    "skewed-100k": Case(100_000, 1_000, classes=20, skewed=True),
     "weighted-10k": Case(10_000, 100, weighted=True),
     "quota": Case(600, 30),
-    "classes": Case(600, 30, classes=6),
+    "classes": Case(600, 30, classes=6, skewed=True),
     "weighted": Case(300, 20, weighted=True),
 }
 

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.placement import Job, Worker
 from bench.placement_peers import SOLVER, Assignment, version
 
-PATIENCE = 60.0  # seconds for one program; the bound that is proven by then counts
+PATIENCE = 60.0  # seconds for the fewest restarts; the bound that is proven by then counts
 SLACK = 1e-4  # by which an optimum may be missed later on: far below 1
 Kind = tuple[str, str]  # class and spread group
 Sum = dict[int, int]
@@ -202,7 +202,7 @@ class Program:
             integrality=self._whole,
             bounds=self._optimize.Bounds(0, self._upper),
             constraints=self._optimize.LinearConstraint(matrix, ub=self._bounds),
-            options={"time_limit": PATIENCE},
+            options={"time_limit": PATIENCE} if any(self._whole) else {},
         )
         if found.status == 0:
             return Least(round(found.fun), True)
