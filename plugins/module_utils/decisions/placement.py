@@ -10,9 +10,9 @@ Rules
    `previous`, a placement changes nothing.
 3. An overloaded worker gives up its last jobs by name; what is homeless, by name, fills the workers in natural order.
    So, from nothing, the workers have contiguous blocks of the sorted jobs.
-4. Three paths. Quota (here): all jobs weigh 1 and may run everywhere. N jobs on M workers are q = N // M each, and one
-   more on r = N % M of them, so the only question is who has one more. Flow (`placement_flow`): classes, capacities,
-   zones, dedicated jobs; exact. Weighted (`placement_weighted`): NP-hard, so a good answer, and never a worse one.
+4. Three paths. Quota (here): all jobs weigh the same and may run everywhere. N jobs on M workers are q = N // M each,
+   and one more on r = N % M of them, so the only question is who has one more. Flow (`placement_flow`): classes,
+   capacities, zones, dedicated jobs; exact. Weighted (`placement_weighted`): NP-hard, so a good answer, never a worse.
 
 Theory: loads which are decreasingly minimal have the least sum of squares, and the reverse (Harvey, Ladner, Lovász and
 Tamir, Semi-matchings for bipartite graphs, 2006; Frank and Murota, Decreasing minimization on M-convex sets, 2022).
@@ -27,6 +27,7 @@ from typing import NamedTuple
 from ansible_collections.muster.coordination.plugins.module_utils.decisions import (
     placement_flow,
     placement_pool,
+    placement_weighted,
     placement_why,
 )
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.placement_pool import (
@@ -41,7 +42,7 @@ from ansible_collections.muster.coordination.plugins.module_utils.errors import 
 
 __all__ = ["Job", "Placement", "Worker", "explain", "place", "place_names"]
 
-QUOTA, FLOW, WEIGHTED = "quota", "flow", "weighted"
+QUOTA = "quota"
 
 
 def place(jobs: Iterable[Job], workers: Iterable[Worker], previous: Previous, *, churn: int | None = None) -> Placement:
@@ -58,28 +59,32 @@ def place(jobs: Iterable[Job], workers: Iterable[Worker], previous: Previous, *,
     distinct = placement_pool.check_names("jobs", names)
     kinds = placement_pool.kinds_of(listed)
     pool = placement_pool.in_natural_order(workers)
-    if any(weight != 1 for weight, _, _, _ in kinds):
-        raise NotImplementedError("weights")
+    weights = {weight for weight, _, dedicated, _ in kinds if not dedicated}
+    if len(weights) > 1 and pool:
+        return placement_weighted.weighted_path(listed, names, distinct, pool, previous, churn)
+    weight = weights.pop() if weights else 1
     if not _is_uniform(kinds, pool, len(listed)):
-        return placement_flow.flow_path(listed, names, distinct, pool, previous)
-    return _quota_path(names, distinct, [worker.name for worker in pool], previous)
+        return placement_flow.flow_path(listed, names, distinct, pool, previous, weight)
+    return _quota_path(names, distinct, [worker.name for worker in pool], previous, weight)
 
 
 def place_names(names: Sequence[str], workers: Iterable[str], previous: Previous) -> Placement:
     """The quota path on plain names: jobs that weigh the same, on workers that run any. Raises Malformed as `place`."""
     distinct = placement_pool.check_names("jobs", names)
     pool = placement_pool.in_natural_order(map(Worker, workers))
-    return _quota_path(names, distinct, [worker.name for worker in pool], previous)
+    return _quota_path(names, distinct, [worker.name for worker in pool], previous, 1)
 
 
 def _is_uniform(kinds: Collection[tuple[int, str, bool, str]], pool: Sequence[Worker], jobs: int) -> bool:
-    """Whether all jobs weigh 1 and may run everywhere, and no capacity binds."""
-    if any(weight != 1 or dedicated for weight, _, dedicated, _ in kinds):
+    """Whether all jobs, which are of one weight, may run everywhere, and no capacity binds."""
+    if not pool:
+        return True  # nothing is placed at all
+    if any(dedicated for _, _, dedicated, _ in kinds):
         return False
     groups = {group for _, group, _, _ in kinds}
     if any(spread for _, _, _, spread in kinds) and len({worker.zone for worker in pool}) > 1:
         return False
-    most = -(-jobs // len(pool)) if pool else 0
+    most = max((weight for weight, _, _, _ in kinds), default=0) * -(-jobs // len(pool))
     return all(worker.takes >= groups and (worker.capacity is None or worker.capacity >= most) for worker in pool)
 
 
@@ -92,7 +97,9 @@ class Bounds(NamedTuple):
     restarts: int
 
 
-def _quota_path(names: Sequence[str], distinct: set[str], order: Sequence[str], previous: Previous) -> Placement:
+def _quota_path(
+    names: Sequence[str], distinct: set[str], order: Sequence[str], previous: Previous, weight: int
+) -> Placement:
     if not order:
         return Placement({}, dict.fromkeys(sorted(names), placement_why.NO_WORKERS), QUOTA, 0, 0, 0, 0, 0)
     now = placement_pool.held(names, distinct, order, previous)
@@ -125,7 +132,7 @@ def _quota_path(names: Sequence[str], distinct: set[str], order: Sequence[str], 
         least_moves=bounds.moves,
         restarts=placement_pool.restarts(now, previous, assignment, changed),
         least_restarts=None if now.disputed else bounds.restarts,
-        imbalance=max(targets.values()) - min(targets.values()),
+        imbalance=(max(targets.values()) - min(targets.values())) * weight,
     )
 
 

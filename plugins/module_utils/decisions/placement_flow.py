@@ -44,7 +44,7 @@ METHOD = "flow"
 
 
 class Side(NamedTuple):
-    """A worker before anything is changed: its live jobs; how many it may run, by port; its capacity.
+    """A worker before anything is changed: its live jobs; how many it may run, by port; for how many it has room.
 
     It is calm if it does not restart as long as it keeps what it has.
     """
@@ -56,9 +56,17 @@ class Side(NamedTuple):
 
 
 def flow_path(
-    jobs: Sequence[Job], names: Sequence[str], distinct: set[str], pool: Sequence[Worker], previous: Previous
+    jobs: Sequence[Job],
+    names: Sequence[str],
+    distinct: set[str],
+    pool: Sequence[Worker],
+    previous: Previous,
+    weight: int,
 ) -> Placement:
-    """The placement of jobs that weigh 1; `names` are theirs, `distinct` the same as a set, which is used up."""
+    """The placement of jobs, all of this weight but for dedicated ones.
+
+    `names` are those of the jobs, `distinct` the same as a set, which is used up.
+    """
     now = placement_pool.held(names, distinct, [worker.name for worker in pool], previous)
     reserved = placement_reserve.reserve(jobs, pool, now, placement_pool.zone_limits(jobs, pool))
     others = [job for job in jobs if not job[3]] if any(map(itemgetter(3), jobs)) else jobs
@@ -67,7 +75,7 @@ def flow_path(
         Side(
             own,
             kinds.runnable(number, own),
-            NEVER if worker.capacity is None else worker.capacity,
+            NEVER if worker.capacity is None else worker.capacity // weight,
             worker.name in now.known and worker.name not in now.spoiled,
         )
         for number, (worker, own) in enumerate(zip(pool, now.kept.values(), strict=True))
@@ -79,7 +87,7 @@ def flow_path(
     unchanged += _calm_outside(found, kinds, sides, reserved)
     changes = _apply(kinds, sides, wanted, reserved, now.homeless)
     assignment = {worker: tuple(own) for worker, own in now.kept.items()}
-    reasons = {kind: why for block in hopeless for kind, why in _reasons(block, kinds, pool, reserved).items()}
+    reasons = {kind: why for block in hopeless for kind, why in _reasons(block, kinds, pool, sides, reserved).items()}
     unplaced = {job: reasons[kind] for kind, some in changes.left.items() for job in some} | dict(reserved.unplaced)
     loads = [len(own) for number, own in enumerate(now.kept.values()) if number not in reserved.job_on]
     restarts = placement_pool.restarts(now, previous, assignment, {pool[number].name for number in changes.changed})
@@ -91,7 +99,7 @@ def flow_path(
         least_moves=changes.moves,
         restarts=restarts,
         least_restarts=None if now.disputed or not reserved.is_settled else len(now.known) - unchanged,
-        imbalance=max(loads, default=0) - min(loads, default=0),
+        imbalance=(max(loads, default=0) - min(loads, default=0)) * weight,
     )
 
 
@@ -263,7 +271,9 @@ def _parted(kinds: Kinds, side: Side, want: Mapping[int, int]) -> tuple[list[str
     return kept, given
 
 
-def _reasons(block: Block, kinds: Kinds, pool: Sequence[Worker], reserved: Reserved) -> dict[int, str]:
+def _reasons(
+    block: Block, kinds: Kinds, pool: Sequence[Worker], sides: Sequence[Side], reserved: Reserved
+) -> dict[int, str]:
     """Of a hopeless block, by kind: which jobs are too many, and which workers too few."""
     labels = [label for demand in block.demands for label in kinds.labels[demand.kind]]
     workers = sorted(worker for type_ in block.types for worker in kinds.types[type_].workers)
@@ -271,7 +281,7 @@ def _reasons(block: Block, kinds: Kinds, pool: Sequence[Worker], reserved: Reser
     why = placement_why.shortage(
         labels,
         sum(demand.jobs for demand in block.demands),
-        sum(pool[worker].capacity or 0 for worker in workers),
+        sum(sides[worker].capacity for worker in workers),
         [pool[worker].name for worker in workers],
         elsewhere=sum(kinds.demands[demand.kind].jobs - demand.jobs for demand in block.demands),
         kept=[pool[worker].name for worker in sorted(reserved.job_on) if groups & pool[worker].takes],

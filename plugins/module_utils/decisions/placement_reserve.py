@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 from ansible_collections.muster.coordination.plugins.module_utils.decisions import placement_why
@@ -49,7 +50,7 @@ class _Kind(NamedTuple):
 
 def reserve(jobs: Sequence[Job], pool: Sequence[Worker], now: Held, limits: Zones) -> Reserved:
     """The workers of the dedicated jobs; `limits` says how many jobs of a spread a zone may have."""
-    dedicated = {job.name: _Kind(job.group, job.spread, job.weight) for job in jobs if job.dedicated}
+    dedicated = _kinds(jobs)
     if not dedicated:
         return Reserved({}, {}, limits, True)
     supply = sorted(Counter(dedicated.values()).items())
@@ -79,6 +80,17 @@ def reserve(jobs: Sequence[Job], pool: Sequence[Worker], now: Held, limits: Zone
     unplaced = {job: reasons[kind] for job, kind in dedicated.items() if job not in placed}
     kept = list(now.kept.values())
     return Reserved(job_on, unplaced, left, all(kept[bin_] == [job] for bin_, job in job_on.items()))
+
+
+def _kinds(jobs: Sequence[Job]) -> dict[str, _Kind]:
+    """The kinds of the dedicated jobs. Those of one spread are one, by the heaviest: a zone counts them together."""
+    dedicated = [job for job in jobs if job.dedicated] if any(map(itemgetter(3), jobs)) else []
+    heaviest: dict[str, int] = {}
+    for job in dedicated:
+        heaviest[job.spread] = max(job.weight, heaviest.get(job.spread, 0))
+    return {
+        job.name: _Kind(job.group, job.spread, heaviest[job.spread] if job.spread else job.weight) for job in dedicated
+    }
 
 
 def _ports(

@@ -93,6 +93,18 @@ def shortage(
     return f"{who}: no worker takes it"
 
 
+def too_heavy(
+    label: tuple[str, str], weight: int, room: int, workers: Sequence[str], *, full: Sequence[str], kept: Sequence[str]
+) -> str:
+    """Why a weighted job is nowhere; `full` are workers in zones that take no more of its spread."""
+    who = _labels([label])
+    if workers:
+        return f"{who}: weight {weight}, and room for {max(0, room)} at most on {some_names(workers)}"
+    if full:
+        return f"{who}: the zones of {some_names(full)} take no more of this spread"
+    return shortage([label], 1, 0, [], kept=kept)
+
+
 def no_worker_left(labels: Sequence[tuple[str, str]], jobs: int, workers: Sequence[str], elsewhere: int) -> str:
     """Why some dedicated jobs are nowhere."""
     who = f"dedicated jobs, {_labels(labels)}"
