@@ -52,7 +52,7 @@ class Scale:
 
     rounds: int = 5  # of the traces: all peers in turn
     random_plain: int = 20_000  # random changes beside the formula
-    random_classes: int = 400  # and beside HiGHS
+    random_classes: int = 2_000  # and beside HiGHS
     permutations: int = 1_000
     seeds: int = 10  # of Python's hashes, among which the permutations are divided
     repeats: int = 7  # of a change at size, each in a fresh process

@@ -55,9 +55,9 @@ def count(jobs: Sequence[Job], workers: Sequence[Worker], previous: Assignment, 
 
 def broken(jobs: Mapping[str, Job], workers: Sequence[Worker], now: Assignment) -> int:
     """Jobs on a worker that does not take them, load above a capacity, jobs that a dedicated one has beside it, and
-    jobs of a spread group in a zone beyond its part."""
-    zones, spread = Counter[tuple[str, str]](), Counter(job.spread for job in jobs.values() if job.spread)
+    jobs of a spread group in a zone beyond its part: of the zones that have a worker which takes them."""
     found = 0
+    zones: Counter[tuple[str, str, str]] = Counter()
     for worker in workers:
         own = [jobs[name] for name in now.get(worker.name, ())]
         found += sum(job.group not in worker.takes for job in own)
@@ -65,6 +65,9 @@ def broken(jobs: Mapping[str, Job], workers: Sequence[Worker], now: Assignment) 
             found += max(0, sum(job.weight for job in own) - worker.capacity)
         if any(job.dedicated for job in own):
             found += len(own) - 1
-        zones.update((worker.zone, job.spread) for job in own if job.spread)
-    part = {each: math.ceil(there / len({worker.zone for worker in workers})) for each, there in spread.items()}
-    return found + sum(max(0, there - part[each]) for (_zone, each), there in zones.items())
+        zones.update((job.spread, job.group, worker.zone) for job in own if job.spread)
+    listed = Counter((job.spread, job.group) for job in jobs.values() if job.spread)
+    for (spread, group, _zone), there in zones.items():
+        able = {worker.zone for worker in workers if group in worker.takes}
+        found += max(0, there - math.ceil(listed[spread, group] / max(1, len(able))))
+    return found

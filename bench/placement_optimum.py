@@ -98,7 +98,7 @@ class Flow:
             self._add(worker, supply)
         for kind, count in supply.items():
             self._program.at_most(count, self._of(names, [kind]))
-        self._spread(jobs, workers)
+        self._spread(workers, supply)
         self.placed = self._of(names, supply)
         self.kept: Sum = {unknown: 1 for kept in self._kept.values() for unknown in kept.values()}
 
@@ -122,15 +122,14 @@ class Flow:
         there = [each[name] for name in names for each in (self._kept, self._new) if name in each]
         return {each[kind]: 1 for each in there for kind in kinds if kind in each}
 
-    def _spread(self, jobs: Sequence[Job], workers: Sequence[Worker]) -> None:
-        zones: dict[str, list[str]] = defaultdict(list)
-        for worker in workers:
-            zones[worker.zone].append(worker.name)
-        kinds = {(job.group, job.spread) for job in jobs}
-        for spread, count in Counter(job.spread for job in jobs if job.spread).items():
-            for names in zones.values():
-                there = self._of(names, [kind for kind in kinds if kind[1] == spread])
-                self._program.at_most(math.ceil(count / len(zones)), there)
+    def _spread(self, workers: Sequence[Worker], supply: Counter[Kind]) -> None:
+        for kind, count in supply.items():
+            zones: dict[str, list[str]] = defaultdict(list)
+            for worker in workers:
+                if kind[0] in worker.takes:
+                    zones[worker.zone].append(worker.name)
+            for names in zones.values() if kind[1] else ():
+                self._program.at_most(math.ceil(count / len(zones)), self._of(names, [kind]))
 
     def most(self, total: Sum) -> int:
         return -self.least({unknown: -factor for unknown, factor in total.items()})
