@@ -139,6 +139,25 @@ def test_who_is_restarted_for_each_change_waits_for_all_of_its_new_jobs() -> Non
     assert lists(convergence.step(half.config, jobs, members, overdue, SAFE).config)["w2"] == "c"
 
 
+def test_who_was_to_stay_as_it_is_stays_though_others_get_their_jobs_one_by_one() -> None:
+    """One of two new workers is to have two jobs. With the first of them it has as many as w1, and would come after it."""
+    jobs = [Job(name) for name in "abcdef"]
+    members = [Worker(name) for name in ("w0", "w1", "w4", "w7")]
+    start = Config({"w0": Entry(("c", "e")), "w1": Entry(("f",)), "w2": Entry(("b", "d")), "w3": Entry(("a",))})
+    gone = {"w2": reporter(0), "w3": reporter(0)}
+    sights = {"w0": reporter(0), "w1": reporter(0), "w4": reporter(None), "w7": reporter(None), **gone}
+    config = convergence.step(start, jobs, members, sights, SAFE).config
+    assert config.rebalance["restarts"] == 0
+    for confirmed in ({"w2": reporter(1)}, {"w3": reporter(1)}, {"w4": reporter(9), "w7": reporter(9)}):
+        sights |= confirmed
+        config = convergence.step(config, jobs, members, sights, SAFE).config
+        again = convergence.step(config, jobs, members, sights, SAFE)
+        assert again.config is config, "nothing is written twice"
+    assert again.is_converged
+    assert (config.entries["w0"], config.entries["w1"]) == (start.entries["w0"], start.entries["w1"])
+    assert not any(hold.awaits for hold in config.holds.values())
+
+
 def test_no_more_are_evicted_than_may_be_away() -> None:
     names = ["w0", "w1", "w2"]
     config = Config(

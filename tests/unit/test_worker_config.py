@@ -82,6 +82,7 @@ HOLDS = some.builds(
     KNOWN,
     some.just("") | NAMES,
     some.dictionaries(KEYS, VALUES, max_size=1),
+    some.booleans(),
 )
 PARTS = some.builds(
     Part,

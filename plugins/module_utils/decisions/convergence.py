@@ -12,8 +12,9 @@ Rules
    is written down (the barrier), and only then it is evicted; each other Pod of that name is a later one.
 3. What was seen of Pods was seen after the configuration was read. Which Pod is there, and what a version says, are
    facts that stay true, so it does no harm to act on them late: the write is refused if anything came in between.
-4. The placement is made on what workers have and what they were told to let go, taken together. So it stays the same
-   while it is carried out, also by another operator that goes on after the first has crashed.
+4. The placement is made on what workers have and what they were told to let go, taken together; and a worker that has
+   got a part of its new jobs counts as one that changes anyway. So nobody is changed but those whom the first placement
+   changes, also when another operator goes on after the first has crashed.
 5. A worker that has to be restarted for each change waits until it can have all of its new jobs at once.
 6. Moves that only improve the balance of weights are planned once for each change of jobs or workers: the digest of
    those is written down with the first of them, and from then on only what is on its way is carried out.
@@ -130,7 +131,7 @@ def step(
     inputs = _digest(jobs, members)
     is_new = inputs != config.rebalance.get("inputs")
     churn = policy.churn if is_new or policy.churn is None else _on_their_way(seen)
-    before = held(seen, successors or {})
+    before = held(seen, successors or {}, goes_on=not is_new)
     plan = placement.place(jobs, members, before, churn=churn)
     after = _carry_out(seen, plan, sights, policy)
     after = _remember(config, after, sights, policy)
@@ -198,14 +199,22 @@ def known(hold: Hold, sight: Sight) -> int:
     return max(applied, barrier)
 
 
-def held(config: Config, successors: Mapping[str, str]) -> dict[str, set[str]]:
-    """The jobs that each worker has or was told to let go, as `place` wants to know them."""
+def held(config: Config, successors: Mapping[str, str], *, goes_on: bool = False) -> dict[str, set[str]]:
+    """The jobs that each worker has or was told to let go, as `place` wants to know them.
+
+    `goes_on`: for the same jobs and workers as before. Then who awaits more has also one that is no job: that is how
+    `place` is told that this worker changes anyway.
+    """
     assigned = {job for entry in config.entries.values() for job in entry.jobs}
     found: dict[str, set[str]] = {}
     for name in config.entries.keys() | config.holds.keys():
         entry, hold = config.entries.get(name, Entry()), config.holds.get(name, Hold())
         still = {job for job in hold.leaving if job not in assigned and job != ANYTHING}
+        if name not in config.entries and not still:
+            continue  # nothing has been given to it yet
         found.setdefault(successors.get(name, name), set()).update(entry.jobs, still)
+        if hold.awaits and goes_on:
+            found[successors.get(name, name)].add(ANYTHING)
     return found
 
 
@@ -247,6 +256,7 @@ def _carry_out(config: Config, plan: Placement, sights: Mapping[str, Sight], pol
             entry = Entry(tuple(sorted((has & shall) | free)), version, entry.extra if entry else {})
             leaving = {job: at for job, at in hold.leaving.items() if job not in free}
             hold = hold._replace(leaving={**leaving, **dict.fromkeys(dropped, version)})
+        hold = hold._replace(awaits=not shall.issubset(entry.jobs if entry else ()))
         if wanted is None and not hold.leaving and entry is not None:
             floor = max(floor, entry.version)
             holds.pop(name, None)

@@ -34,7 +34,7 @@ PART_OF: Final = "muster.dev/worker-config"  # label of each part: the name of t
 RECORD_VERSION: Final = 1
 ANYTHING: Final = "*"  # in `leaving`: nobody knows what this worker runs
 PART_BYTES: Final = 900_000  # of a part's two keys; an object may have 1,048,576, and its metadata and envelope count
-HOLD_BYTES: Final = 300  # for two uids, two versions and a zone
+HOLD_BYTES: Final = 300  # for two uids, two versions, a zone and a word
 MAX_JOB_NAME: Final = 253  # characters
 
 _PLAIN = re.compile(r"[A-Za-z](?:[A-Za-z0-9_./-]|:(?=[A-Za-z0-9_./-]))*")  # YAML takes it for a string as it stands
@@ -62,7 +62,7 @@ class Hold(NamedTuple):
 
     `leaving`: a job that it may still run, and the version in which it is not to any more.
     `applied`: this Pod has read at least this version. `barrier`: any other Pod of this name has, for it was made later
-    than that version was written. `zone`: where its Pod was seen last.
+    than that version was written. `zone`: where its Pod was seen last. `awaits`: more jobs are on their way to it.
     """
 
     leaving: Mapping[str, int] = {}
@@ -70,6 +70,7 @@ class Hold(NamedTuple):
     barrier: Known | None = None
     zone: str = ""
     extra: Mapping[str, Any] = {}
+    awaits: bool = False
 
     @property
     def is_empty(self) -> bool:
@@ -318,13 +319,14 @@ def _hold(value: Any, where: str) -> Hold:
     leaving = value.get("leaving", {})
     if not isinstance(leaving, dict):
         raise Malformed(f"{RECORD_KEY}: {where}.leaving", leaving, "give a mapping from jobs to versions")
-    known = ("leaving", "applied", "barrier", "zone")
+    known = ("leaving", "applied", "barrier", "zone", "awaits")
     return Hold(
         {job: _whole(version, f"{where}.leaving.{job}", 0) for job, version in leaving.items()},
         _known(value.get("applied"), f"{where}.applied"),
         _known(value.get("barrier"), f"{where}.barrier"),
         str(value.get("zone", "")),
         {key: of for key, of in value.items() if key not in known},
+        bool(value.get("awaits", False)),
     )
 
 
@@ -388,7 +390,8 @@ def _record(part: Part) -> str:
 
 
 def _hold_document(hold: Hold) -> dict[str, Any]:
-    said = {"leaving": dict(hold.leaving), "applied": hold.applied, "barrier": hold.barrier, "zone": hold.zone}
+    said = {"leaving": dict(hold.leaving), "applied": hold.applied, "barrier": hold.barrier, "zone": hold.zone,
+            "awaits": hold.awaits}  # fmt: skip
     return {**hold.extra, **{key: value for key, value in said.items() if value}}
 
 
