@@ -140,7 +140,7 @@ def test_who_is_restarted_for_each_change_waits_for_all_of_its_new_jobs() -> Non
 
 
 def test_who_was_to_stay_as_it_is_stays_though_others_get_their_jobs_one_by_one() -> None:
-    """One of two new workers is to have two jobs. With the first of them it has as many as w1, and would come after it."""
+    """One of two new workers is to have two jobs. With the first it has as many as w1, and would come after it."""
     jobs = [Job(name) for name in "abcdef"]
     members = [Worker(name) for name in ("w0", "w1", "w4", "w7")]
     start = Config({"w0": Entry(("c", "e")), "w1": Entry(("f",)), "w2": Entry(("b", "d")), "w3": Entry(("a",))})
