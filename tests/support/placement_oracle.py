@@ -11,7 +11,7 @@ important can't outweigh the more important, and small enough to be exact in a f
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy
@@ -36,31 +36,13 @@ class Matching(NamedTuple):
     displaced: int
 
 
-def home_of(jobs: Sequence[Job], workers: Sequence[Worker], previous: Mapping[str, Collection[str]]) -> dict[str, str]:
-    """The worker on which a live job is; these histories have each job once."""
-    there = {worker.name for worker in workers}
-    known = {job.name for job in jobs}
-    return {job: worker for worker, own in previous.items() if worker in there for job in own if job in known}
-
-
-def zone_caps(jobs: Sequence[Job], workers: Sequence[Worker]) -> dict[tuple[str, str], int]:
-    caps = {}
-    for spread, number in Counter(job.spread for job in jobs if job.spread).items():
-        group = next(job.group for job in jobs if job.spread == spread)
-        zones = {worker.zone for worker in workers if group in worker.takes}
-        for zone in zones:
-            caps[spread, zone] = (number + len(zones) - 1) // len(zones)
-    return caps
-
-
 def best(
     jobs: Sequence[Job],
     workers: Sequence[Worker],
-    previous: Mapping[str, Collection[str]],
+    homes: Mapping[str, str],
     caps: Mapping[tuple[str, str], int],
 ) -> Optimum:
-    """Of jobs that weigh 1 and are not dedicated."""
-    homes = home_of(jobs, workers, previous)
+    """Of jobs that weigh 1, none dedicated. `homes`: where live jobs are; `caps`: how many of a spread a zone has."""
     may = [(job, worker) for job in jobs for worker in workers if job.group in worker.takes]
     if not may:
         return Optimum(0, 0, 0)
@@ -99,11 +81,10 @@ def best(
 def best_matching(
     jobs: Sequence[Job],
     workers: Sequence[Worker],
-    previous: Mapping[str, Collection[str]],
+    homes: Mapping[str, str],
     caps: Mapping[tuple[str, str], int],
 ) -> Matching:
-    """Of the dedicated jobs among these: placed, and the fewest live jobs (they themselves, and others) that must go."""
-    homes = home_of(jobs, workers, previous)
+    """Of the dedicated jobs: how many are placed, and the fewest live jobs, they themselves or others, that must go."""
     dedicated = [job for job in jobs if job.dedicated]
     beside = Counter(homes[job.name] for job in jobs if not job.dedicated and job.name in homes)
     may = [
