@@ -195,6 +195,7 @@ class ConfigMaps:
         self._lock = threading.Lock()
         self._tell: Tell = print
         self._seen: dict[str, dict[str, Object] | None] = {"head": None, "parts": None}  # by where, then by name
+        self._parsed: dict[str, Object] = {}  # by name, as it came last
         self._away: dict[str, str] = {}  # by where
         self._unseen = ""  # why further ones can't be seen
 
@@ -227,11 +228,15 @@ class ConfigMaps:
             self._stopped.wait(REFUSED_SECONDS)
 
     def _shrink(self, obj: Object) -> Object:
-        """Only what it says of this worker is kept: a ConfigMap may have a megabyte."""
+        """Only what it says of this worker is kept: it may have a megabyte. Both streams may bring the same one."""
         name, version = obj["metadata"]["name"], obj["metadata"]["resourceVersion"]
+        before = self._parsed.get(name)
+        if before and before["metadata"]["resourceVersion"] == version:
+            return before
         where = f"ConfigMap {self._namespace}/{name}: {CONFIG_KEY}"
         document = parse((obj.get("data") or {}).get(CONFIG_KEY), self._worker, where)
-        return {"metadata": {"name": name, "resourceVersion": version}, "document": document}
+        self._parsed[name] = {"metadata": {"name": name, "resourceVersion": version}, "document": document}
+        return self._parsed[name]
 
     def _take(self, where: str, change: Change) -> None:
         seen = self._seen[where]
@@ -267,10 +272,9 @@ class ConfigMaps:
         head, parts = self._seen["head"], self._seen["parts"]
         if head is None or parts is None:
             return Reading(Outcome.AWAY, None, away) if away else None
-        newest = dict(parts)
-        for name, obj in head.items():
-            if name not in newest or _version(newest[name]) < _version(obj):
-                newest[name] = obj
+        newest = {**head, **parts}
+        for name in head.keys() & parts.keys():
+            newest[name] = max(parts[name], head[name], key=_version)
         documents = {name: obj["document"] for name, obj in newest.items()}
         missing = f"there is no ConfigMap {self._namespace}/{self._name}"
         reading = combine(documents, self._name, missing, self._unseen)
@@ -278,7 +282,7 @@ class ConfigMaps:
             return reading._replace(why=reading.why or away)
         if away:
             return Reading(Outcome.AWAY, None, away)
-        if self._name in parts and newest[self._name] is not parts[self._name]:
+        if self._name in parts and _version(parts[self._name]) < _version(newest[self._name]):
             return None  # the entry may have moved into a part of which we are still to hear
         return reading
 

@@ -54,6 +54,7 @@ class Warden:
         self._control, self._tell = control, tell
         self._groups: dict[str, Group] = {}
         self._jobs: dict[int, str] = {}  # by pid of their commands
+        self._worker = os.getppid()
         self._is_alone = False
         self._orders = b""
         self._woken, wake = os.pipe()
@@ -82,6 +83,9 @@ class Warden:
         self._is_alone = not data
         *lines, self._orders = (self._orders + data).split(b"\n")
         for line in lines:
+            if os.getppid() != self._worker:  # it wants nothing to be begun any more
+                self._is_alone = True
+                return
             word, job, what = json.loads(line)
             if word == "start":
                 self._start(job, what)

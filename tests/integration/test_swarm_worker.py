@@ -107,6 +107,9 @@ class Process:
     def says(self, words: str) -> None:
         self._until(lambda: re.search(words, self.log), f"the log to say {words!r}")
 
+    def tells_at_its_pod(self, true: Callable[[], bool]) -> None:
+        self._until(true, "the annotation")
+
     def ends(self, number: int = signal.SIGTERM) -> int:
         self.popen.send_signal(number)
         try:
@@ -402,8 +405,8 @@ def test_the_version_stands_at_the_pod(bench: Bench, tmp_path: Path) -> None:
 
     uid, path = Lab(bench.api, bench.namespace).pod("w-0"), tmp_path / "config.yml"
     mounted(5)
-    worker = bench.start("w-0", "--annotate", "--config", str(path), uid=uid, MUSTER_LISTEN="")
-    until(lambda: annotation() == f"{uid}:5", "the annotation")
+    worker = bench.start("w-0", "--annotate", "--listen", "", "--config", str(path), uid=uid)
+    worker.tells_at_its_pod(lambda: annotation() == f"{uid}:5")
     worker.ends(signal.SIGKILL)
 
     mounted(4)  # what the next container sees is old: what it was told to let go in 5 may run elsewhere
@@ -411,7 +414,7 @@ def test_the_version_stands_at_the_pod(bench: Bench, tmp_path: Path) -> None:
     worker.sees(version=None, jobs=[], trouble="version 4 is older than 5, which was seen before: it is not taken")
     mounted(6)
     worker.runs(6)
-    until(lambda: annotation() == f"{uid}:6", "the annotation")
+    worker.tells_at_its_pod(lambda: annotation() == f"{uid}:6")
 
 
 # ------------------------------------------------------------------------------------------ many of them

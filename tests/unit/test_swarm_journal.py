@@ -98,6 +98,27 @@ def test_it_beats_by_itself_and_nothing_follows_an_end(path: Path) -> None:
     assert last == dict.fromkeys(jobs, "end")
 
 
+def test_a_job_that_ends_while_others_beat_does_not_beat(path: Path, journal: Journal) -> None:
+    lock = journal._lock
+
+    class EndsFirst:
+        """In place of the lock, when it is taken first: somebody else is faster."""
+
+        def __enter__(self) -> None:
+            journal._lock = lock
+            journal.end("a")
+            lock.acquire()
+
+        def __exit__(self, *_what: object) -> None:
+            lock.release()
+
+    for job in "ab":
+        journal.begin(job)
+    journal._lock = EndsFirst()  # type: ignore[assignment]
+    journal.beat()
+    assert [(each["job"], each["event"]) for each in read(path)[2:]] == [("a", "end"), ("b", "beat")]
+
+
 def test_two_runs_append_to_one_file(path: Path, journal: Journal) -> None:
     journal.begin("a")
     second = Journal(path, "w-0", "u", beat=NEVER)

@@ -5,13 +5,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -21,7 +24,14 @@ from typing import Any
 import hypothesis.strategies as st
 import pytest
 from hypothesis import settings
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from ansible_collections.muster.coordination.plugins.module_utils.api import (
     ApiError,
@@ -40,6 +50,7 @@ from muster.swarm.worker_process import Metrics, Settings, Signalled, Worker
 from muster.swarm.worker_runners import Commands, Ended, Failed, Gone, Lost, Nothing, parse_command
 from muster.swarm.worker_sources import ConfigMaps, Document, Files, Outcome, Reading, combine, parse
 
+DOCUMENT = Path(__file__).parents[2] / "docs/swarm-worker.md"
 PATIENCE = 30.0  # seconds: a deadline for what should take far less
 
 
@@ -140,6 +151,8 @@ class Stage:
         self._clock = clock
         self.alive: set[str] = set()
         self.asked: dict[str, float] = {}  # those that were asked to end, and when
+        self.orphaned: set[str] = set()  # those of which only the children of a command are left
+        self.signals: list[tuple[str, int]] = []
         self.told: list[Any] = []
 
     def start(self, job: str) -> None:
@@ -147,6 +160,7 @@ class Stage:
         self.alive.add(job)
 
     def signal(self, job: str, number: int) -> None:
+        self.signals.append((job, number))
         if job not in self.alive:
             return
         if number == signal.SIGTERM:
@@ -155,8 +169,13 @@ class Stage:
             assert self._clock() - self.asked[job] >= STOP_SECONDS, f"{job} was killed too early"
             self.end(job, -signal.SIGKILL)
 
+    def orphan(self, job: str) -> None:
+        self.orphaned.add(job)
+        self.told.append(Ended(job, 1))
+
     def end(self, job: str, code: int) -> None:
         self.alive.remove(job)
+        self.orphaned.discard(job)
         self.asked.pop(job, None)
         self.told.append(Gone(job, code))
 
@@ -211,7 +230,7 @@ class Silent:
 
 STOP_SECONDS = 10.0
 JOBS = "abcdef"
-LISTS = st.lists(st.sets(st.sampled_from(JOBS)), min_size=8, max_size=8)
+LISTS = st.lists(st.sets(st.sampled_from(JOBS), min_size=1), min_size=8, max_size=8)
 
 
 class Scene:
@@ -247,14 +266,12 @@ class AnyHistory(RuleBasedStateMachine):
         self.wanted: set[str] = set()
         self.newest = -1
         self.largest_said = -1
-        self.is_leaving = False
+        self.turns, self.is_leaving = 0, False
 
-    @precondition(lambda self: not self.lists)
-    @rule(lists=LISTS)
+    @initialize(lists=LISTS)
     def begin(self, lists: list[set[str]]) -> None:
         self.lists = lists
 
-    @precondition(lambda self: self.lists)
     @rule(version=st.integers(0, 7))
     def read_some(self, version: int) -> None:
         if version >= self.newest and not self.is_leaving:
@@ -273,15 +290,13 @@ class AnyHistory(RuleBasedStateMachine):
         self.turn(NO_ENTRY)
 
     @precondition(lambda self: self.scene.stage.alive)
-    @rule(
-        data=st.data(), how=st.sampled_from(["0", "1", "killed", "failed", "its rest remains"]), at_once=st.booleans()
-    )
+    @rule(data=st.data(), how=st.sampled_from(["0", "1", "killed", "failed", "but its child"]), at_once=st.booleans())
     def a_job_ends(self, data: st.DataObject, how: str, at_once: bool) -> None:
         stage = self.scene.stage
         job = data.draw(st.sampled_from(sorted(stage.alive)))
-        if how == "but its child":
-            stage.told.append(Ended(job, 1))
-        elif how == "failed" and job not in stage.asked:
+        if how == "but its child" and job not in stage.orphaned:
+            stage.orphan(job)
+        elif how == "failed" and job not in stage.asked and job not in stage.orphaned:
             stage.fail(job)
         else:
             stage.end(job, {"0": 0, "1": 1}.get(how, -9))
@@ -293,6 +308,7 @@ class AnyHistory(RuleBasedStateMachine):
         self.scene.clock.now += seconds
         self.turn()
 
+    @precondition(lambda self: self.turns > 30)
     @rule()
     def it_is_ended(self) -> None:
         self.is_leaving = True
@@ -300,6 +316,7 @@ class AnyHistory(RuleBasedStateMachine):
 
     def turn(self, *happenings: Any) -> None:
         """What is said now can't be taken back, so it has to be true now."""
+        self.turns += 1
         config = self.scene.turn(*happenings)
         version, alive = config["version"], self.scene.stage.alive
         assert version is None or version in self.read
@@ -309,7 +326,9 @@ class AnyHistory(RuleBasedStateMachine):
             assert version >= self.largest_said
             self.largest_said = version
         wanted = set() if self.is_leaving else self.wanted
-        assert alive - wanted <= self.scene.stage.asked.keys(), "all that is not wanted is asked to end"
+        asked = self.scene.stage.asked.keys()
+        assert alive - wanted <= asked, "all that is not wanted is asked to end"
+        assert self.scene.stage.orphaned <= asked, "and what a command left behind"
 
     @invariant()
     def nothing_runs_that_was_let_go(self) -> None:
@@ -381,6 +400,39 @@ def test_a_job_whose_kill_was_due_is_not_killed_when_it_has_begun_anew() -> None
     scene.clock.now += 2 * STOP_SECONDS
     scene.turn()
     assert scene.stage.alive == {"a"}
+
+
+def test_a_stopped_job_is_continued_so_that_it_can_end() -> None:
+    scene = Scene()
+    scene.turn(known("a", 1))
+    scene.turn(known("", 2))
+    assert scene.stage.signals == [("a", signal.SIGTERM), ("a", signal.SIGCONT)]
+
+
+def test_what_a_command_leaves_behind_is_ended_before_it_is_started_again() -> None:
+    scene = Scene()
+    scene.turn(known("a", 1))
+    scene.stage.orphan("a")
+    scene.turn()
+    scene.clock.now = STOP_SECONDS
+    scene.turn()  # it is killed
+    scene.turn()
+    assert (scene.stage.alive, scene.stage.told) == (set(), [])
+    scene.clock.now += 2
+    scene.turn()
+    assert (scene.stage.alive, scene.config["version"]) == ({"a"}, 1)
+
+
+def test_what_is_let_go_while_its_rest_is_being_ended_has_no_more_time_than_that() -> None:
+    scene = Scene()
+    scene.turn(known("a", 1))
+    scene.stage.orphan("a")
+    scene.turn()
+    scene.clock.now = STOP_SECONDS / 2
+    scene.turn(known("", 2))
+    scene.clock.now = STOP_SECONDS
+    scene.turn()  # it is killed
+    assert scene.turn()["version"] == 2
 
 
 @pytest.mark.parametrize("reading", [AWAY, MISSING, MALFORMED])
@@ -765,6 +817,10 @@ def _alive(pid: int) -> bool:
         return False
 
 
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def _ends(pid: int) -> None:
     """Wait for the end of a process that is not our child."""
     with suppress(ProcessLookupError):
@@ -836,6 +892,7 @@ def test_a_job_is_gone_when_the_last_of_its_group_is(family: Callable[..., Cast]
     cast.commands.signal("a", signal.SIGTERM)
     cast.hears(Ended("a", -signal.SIGTERM))
     assert _alive(child) and not _alive(parent)
+    assert _parent(child) == cast.commands._warden.pid, "who reaps it; in a container nobody else may"
     assert cast.told == [Ended("a", -signal.SIGTERM)]
     cast.commands.signal("a", signal.SIGKILL)
     cast.hears(Gone("a", -signal.SIGTERM))
@@ -880,21 +937,56 @@ time.sleep(3600)
 """
 
 
-@pytest.mark.parametrize("and_its_group", [False, True])
-def test_who_kills_the_worker_ends_all_jobs(family: Callable[..., Cast], tmp_path: Path, and_its_group: bool) -> None:
+@pytest.fixture
+def worker(family: Callable[..., Cast]) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """A worker with a job that has a stubborn child, and the pid of its warden."""
     family(child=STUBBORN)
     command = [sys.executable, "-I", "-S", "-c", FAMILY]
-    worker = subprocess.Popen([sys.executable, "-c", WORKER, *command], stdout=subprocess.PIPE, process_group=0)
+    worker = subprocess.Popen([sys.executable, "-P", "-c", WORKER, *command], stdout=subprocess.PIPE, process_group=0)
     assert worker.stdout
-    warden = int(worker.stdout.readline())
+    yield worker, int(worker.stdout.readline())
+    worker.kill()
+    worker.wait()
+    worker.stdout.close()
+
+
+@pytest.mark.parametrize("kill", [os.kill, os.killpg])
+def test_who_kills_the_worker_ends_all_jobs(
+    worker: tuple[subprocess.Popen[bytes], int], tmp_path: Path, kill: Callable[[int, int], None]
+) -> None:
     both = pids(tmp_path)
-    if and_its_group:
-        os.killpg(worker.pid, signal.SIGKILL)
-    else:
-        worker.kill()
-    for pid in (*both, warden):
+    kill(worker[0].pid, signal.SIGKILL)
+    for pid in (*both, worker[1]):
         _ends(pid)
-    worker.communicate()
+
+
+def test_who_kills_worker_and_warden_in_one_moment_ends_the_commands(
+    worker: tuple[subprocess.Popen[bytes], int], tmp_path: Path
+) -> None:
+    command, child = pids(tmp_path)
+    worker[0].send_signal(signal.SIGSTOP)
+    os.kill(worker[1], signal.SIGKILL)
+    worker[0].kill()
+    _ends(command)
+    os.kill(child, signal.SIGKILL)  # only who has a warden can have its children ended
+
+
+ORPHAN = """
+import os
+from muster.swarm.worker_warden import Warden
+control, orders = os.pipe()
+os.write(orders, b'["start", "a", ["sleep", "0"]]\\n')
+warden = Warden(control, print)
+warden._worker = -1
+warden.run()
+"""
+
+
+def test_the_warden_begins_nothing_for_a_worker_that_is_gone() -> None:
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", ORPHAN], capture_output=True, text=True, timeout=PATIENCE, check=True
+    )
+    assert done.stdout == ""
 
 
 # ------------------------------------------------------------------------------------------ the command line
@@ -941,3 +1033,43 @@ def test_variables_say_the_same() -> None:
     args = cli.build_parser(environ, ["swarm-worker"]).parse_args(["swarm-worker", "run"])
     assert (args.name, args.uid, args.configmap, args.config, args.command) == ("w", "u", "cm", None, "x {job}")
     assert (args.annotate, args.beat, args.stop_seconds, args.journal) == (True, 1.0, 3.0, Path("/j"))
+
+
+# ------------------------------------------------------------------------------------------ one of your own
+
+
+def test_the_worker_of_the_documentation_keeps_the_contract(tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    config, port = tmp_path / "config.yml", _free_port()
+
+    def write(text: str) -> None:
+        config.with_suffix(".new").write_text(text)
+        config.with_suffix(".new").rename(config)
+
+    def said() -> Any:
+        with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/config", timeout=10) as answer:
+            return json.loads(answer.read())
+
+    write("")
+    environment = {**os.environ, "POD_NAME": "w", "POD_UID": "u", "CONFIG": str(config), "PORT": str(port)}
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
+    try:
+        until(lambda: said() == {"worker": "w", "uid": "u", "version": None, "jobs": []}, "its page")
+        write(of(2))
+        until(lambda: said() == {"worker": "w", "uid": "u", "version": 2, "jobs": ["a"]}, "version 2")
+        write("workloads: {w: {jobs: [b], version: 1}}")
+        assert process.stdout
+        assert {process.stdout.readline() for _turn in range(3)} == {"a little work on a\n"}
+        write("workloads: {w: {jobs: [c], version: 3}}")
+        until(lambda: said()["version"] == 3, "version 3")
+        write("workloads: {v: {jobs: [c], version: 9}}")
+        until(lambda: said()["jobs"] == [], "the end of its jobs")
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
