@@ -17,6 +17,8 @@ import argparse
 import json
 import os
 import random
+import resource
+import signal
 import subprocess
 import sys
 import time
@@ -43,7 +45,8 @@ PACKAGES = ("uhashring", "clandestined", "jump-consistent-hash", "kafka-python",
 SPEED = ("quota-100k", "quota-1m", "classes-100k", "skewed-100k", "weighted-10k")
 PERMUTED = ("quota", "classes", "weighted")
 Named = TypeVar("Named", Job, Worker)
-PATIENCE = 400.0  # seconds for one measurement in a process of its own
+PATIENCE, LONG = 150, 600  # seconds of CPU time for one measurement in a process of its own; for HiGHS
+SLOW = 10.0  # seconds of CPU time: once is enough to know
 
 
 @dataclass(frozen=True)
@@ -242,14 +245,20 @@ def random_changes(number: int, seed: int, groups: Sequence[str] = ("",)) -> dic
 # ---------------------------------------------------------------------------------------------- fresh processes
 
 
-def child(*arguments: str, hash_seed: str = "random") -> dict[str, Any]:
-    """What bench/placement_child.py finds; `over_s` alone where it took too long."""
+def child(*arguments: str, hash_seed: str = "random", patience: int = PATIENCE) -> dict[str, Any]:
+    """What bench/placement_child.py finds; `over_s` alone where it took more CPU time than that."""
     command = [sys.executable, "-m", "bench.placement_child", *arguments]
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
-    try:
-        done = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=PATIENCE)
-    except subprocess.TimeoutExpired:
-        return {"over_s": PATIENCE}
+    done = subprocess.run(
+        command,
+        cwd=CHECKOUT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (patience, patience)),
+    )
+    if done.returncode in (-signal.SIGKILL, -signal.SIGXCPU):
+        return {"over_s": patience}
     if done.returncode:
         raise RuntimeError(f"{' '.join(command[1:])}: {done.stderr.strip().splitlines()[-1:]}")
     (line,) = (line for line in done.stdout.splitlines() if line.startswith("{"))
@@ -283,8 +292,8 @@ def at_size(case: str, peers: Sequence[str], changes: Sequence[str], repeats: in
         for change in changes:
             for peer in peers:
                 key = change if len(peers) == 1 else peer
-                if any("over_s" in run for run in runs.get(key, ())):
-                    continue  # once is enough to know
+                if any(run.get("cpu_seconds", SLOW) >= SLOW for run in runs.get(key, ())):
+                    continue
                 say(f"  {case}, {change}, {peer}: {number + 1} of {repeats}")
                 runs.setdefault(key, []).append(child("change", case, change, "--peer", peer))
     return {key: spans(each) for key, each in runs.items()}
@@ -349,7 +358,9 @@ def peers_at_size(scale: Scale, store: Store) -> None:
     for case in scale.peer_cases:
         store.measured("peers_at_size", case, by=partial(at_size, case, peers, ("added",), scale.peer_repeats))
     for name, change in scale.optimum if SOLVER not in store.found["absent"] else ():
-        store.measured("optimum_at_size", f"{name}, {change}", by=partial(child, "optimum", name, change))
+        store.measured(
+            "optimum_at_size", f"{name}, {change}", by=partial(child, "optimum", name, change, patience=LONG)
+        )
 
 
 PARTS: Final[dict[str, Callable[[Scale, Store], None]]] = {

@@ -247,7 +247,13 @@ def _broken(found: Figures, shown: Mapping[str, Figures]) -> str:
 
 
 def _times(found: Figures, shown: Mapping[str, Figures]) -> str:
-    return _matrix(found, shown, lambda each: f"{each['ms']:.2g} ms / {each.get('times_ours', 0):.2g}")
+    text = _matrix(found, shown, lambda each: f"{each['ms']:.2g} ms / {each.get('times_ours', 0):.2g}")
+    solved = {name: found.get("bounds", {}).get(name, {}) for name in shown}
+    if not any(each.get("by") == SOLVER for each in solved.values()):
+        return text
+    cells = [f"{each['ms']:,.0f} ms / {each['ms'] / shown[name][OURS]['ms']:,.0f}" if each else "-"
+             for name, each in solved.items()]  # fmt: skip
+    return f"{text}\n| HiGHS, bounds alone | {' | '.join(cells)} |"
 
 
 MATRICES: Final[dict[str, Callable[[Figures, Mapping[str, Figures]], str]]] = {
@@ -276,7 +282,7 @@ def _speed(speed: Mapping[str, Figures]) -> str:
     for case, changes in speed.items():
         for change, each in changes.items():
             if "over_s" in each:
-                rows.append((_pool(case), CHANGED[change], f"over {each['over_s']:.0f} s", *["-"] * 6))
+                rows.append((_pool(case), CHANGED[change], f"over {each['over_s']} s of CPU, ended", *["-"] * 6))
                 continue
             rows.append(
                 (
@@ -309,7 +315,7 @@ def _peers(cases: Mapping[str, Figures]) -> str:
     for case, peer, each in ((case, peer, each) for case, peers in cases.items() for peer, each in peers.items()):
         pool, ours = _pool(case), cases[case].get(OURS)
         if "over_s" in each:
-            rows.append((pool, _bold(peer), f"over {each['over_s']:.0f} s, ended", *["-"] * 6))
+            rows.append((pool, _bold(peer), f"over {each['over_s']} s of CPU, ended", *["-"] * 6))
             continue
         times = f"{each['cpu_seconds']['median'] / ours['cpu_seconds']['median']:,.2g}" if ours else "-"
         rows.append(
