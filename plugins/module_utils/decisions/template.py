@@ -245,7 +245,8 @@ def _check_metadata(obj: Object, at: str) -> None:
     for path in dict.fromkeys(((), POD_TEMPLATES.get(obj["kind"], ()))):
         for group in ("labels", "annotations"):
             field = (*path, "metadata", group)
-            there = look(obj, field)
+            metadata = look(obj, field[:-1])
+            there = metadata.get(group) if isinstance(metadata, Mapping) else None  # else it is left to the policy
             if there is None:
                 continue
             if not isinstance(there, Mapping):
