@@ -118,6 +118,11 @@ class Controller:
         """Of its metrics; to be added to before `run`."""
         return self._metrics.registry
 
+    def mine(self) -> list[str]:
+        """The keys, as the cache has them, of the objects that this replica may act on now."""
+        listed = ((key, self.cache.by_key(key)) for key in self.cache.keys())  # noqa: SIM118 no mapping
+        return [key for key, obj in listed if obj and self._authority.is_mine(self._key_of(obj))]
+
     def routes(self) -> dict[tuple[str, str], Route]:
         return {
             ("GET", "/healthz"): self._healthz,

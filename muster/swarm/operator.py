@@ -54,6 +54,7 @@ class Known:
     """What is known of one Swarm, by its object."""
 
     uid: str
+    fence: int  # under which it was looked after; another one was at it, perhaps, before there was a greater one
     memory: Memory
     jobs: Sequence[Job] = ()
     turn: Turn | None = None
@@ -92,19 +93,33 @@ def slim_pod(pod: Object) -> Object:
 class Swarms:
     """Reconciles one object at a time a thread; safe for several threads with different objects."""
 
-    def __init__(self, api: Api, read: Read, ask: Ask, ends: Ends, tell: Tell, *, has_status: bool) -> None:
-        """`read` makes a Spec of an object; `has_status`: what came of it is written to the object's status."""
+    def __init__(
+        self,
+        api: Api,
+        read: Read,
+        ask: Ask,
+        ends: Ends,
+        tell: Tell,
+        *,
+        has_status: bool,
+        linger_seconds: float = verbs.LINGER_SECONDS,
+    ) -> None:
+        """`read` makes a Spec of an object; `has_status`: what came of it is written to the object's status.
+
+        `linger_seconds`: for so long the processes of a Pod may go on that vanished, and nobody has seen it end.
+        """
         self._api, self._read, self._ask, self._ends, self._tell = api, read, ask, ends, tell
-        self._has_status = has_status
+        self._has_status, self._linger_seconds = has_status, linger_seconds
         self._known: dict[str, Known] = {}
         self.there: Callable[[], Iterable[str]] = lambda: list(self._known)  # the keys of those that there are
+        self.mine: Callable[[], Iterable[str]] = self.there  # and of those that are this replica's to look after
 
     def reconcile(self, obj: Object, term: Term) -> float | None:
         """Take a turn; seconds after which to take the next, None: when something changes."""
         key, uid = key_of(obj), obj["metadata"]["uid"]
         known = self._known.get(key)
-        if known is None or known.uid != uid:
-            known = self._known[key] = Known(uid, Memory())
+        if known is None or (known.uid, known.fence) != (uid, term.fence):
+            known = self._known[key] = Known(uid, term.fence, Memory(linger_seconds=self._linger_seconds))
         before: Mapping[str, Any] = obj.get("status") or {}
         generation = obj["metadata"].get("generation", 0)
         try:
@@ -126,10 +141,11 @@ class Swarms:
         return again
 
     def known(self) -> dict[str, Known]:
-        """What is known of those that there are; the others are forgotten."""
+        """What is known of those that this replica looks after; those that are not there are forgotten."""
         for key in self._known.keys() - set(self.there()):
             self._known.pop(key, None)
-        return dict(self._known)
+        mine = set(self.mine())
+        return {key: known for key, known in list(self._known.items()) if key in mine}
 
     def _turn(self, obj: Object, spec: Spec, known: Known, term: Term) -> float | None:
         namespace, before = obj["metadata"]["namespace"], obj.get("status") or {}
@@ -143,7 +159,7 @@ class Swarms:
             manager=f"{obj['kind']}/{obj['metadata']['name']}",
             ask=self._ask,
             now=_now(),
-            history=max((each.get("wanted", -1) for each in before.get("pool") or ()), default=-1),
+            history=self._history(obj, term),
             has_ended=self._ends,
             check=term.check,
         )
@@ -160,6 +176,30 @@ class Swarms:
         )
         self._say_status(obj, said, term)
         return turn.again
+
+    def _history(self, obj: Object, term: Term) -> int:
+        """The greatest version that the status tells of; -1 only before any configuration was made.
+
+        That one is about to be made is written down first: if it is deleted, whoever comes next knows that there was
+        one. Raises Stale where the object is not there any more.
+        """
+        status = obj.get("status") or {}
+        if not self._has_status:
+            return -1
+        if "configMaps" in status:
+            return max((each.get("wanted", 0) for each in status.get("pool") or ()), default=0)
+        metadata = obj["metadata"]
+
+        def decide(there: Object | None) -> tuple[Object | None, bool]:
+            if there is None or there["metadata"]["uid"] != metadata["uid"]:
+                raise Stale("it is not there any more")
+            known = there.get("status") or {}
+            return {**there, "status": {"configMaps": 1, **known}}, "configMaps" in known
+
+        timeout = min(term.check(), WRITE_SECONDS)
+        name, namespace = metadata["name"], metadata["namespace"]
+        done = commit(self._api, verbs.SWARMS, name, namespace, decide, subresource="status", timeout=timeout)
+        return 0 if done.verdict else -1
 
     # ------------------------------------------------------------------------------------------ what is told
 
@@ -219,7 +259,7 @@ class Swarms:
         return {"/state": self._state, "/workers": self._workers, "/explain": self._explain}
 
     def _state(self, query: Query) -> Answer:
-        """All Swarms that this replica has looked after."""
+        """All Swarms that this replica looks after."""
         return 200, {key: _summary(known) for key, known in sorted(self.known().items())}
 
     def _workers(self, query: Query) -> Answer:

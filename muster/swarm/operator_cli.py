@@ -20,7 +20,8 @@ from ansible_collections.muster.coordination.plugins.module_utils.api import (
 )
 from ansible_collections.muster.coordination.plugins.module_utils.decisions import swarm
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.swarm import Source, Spec
-from ansible_collections.muster.coordination.plugins.module_utils.verbs.swarm import SWARMS
+from ansible_collections.muster.coordination.plugins.module_utils.errors import Malformed
+from ansible_collections.muster.coordination.plugins.module_utils.verbs.swarm import LINGER_SECONDS, SWARMS
 from muster import process
 from muster.frame.beside import Beside
 from muster.frame.controller import Controller, Reconcile
@@ -84,6 +85,10 @@ class _Options(FrameOptions):
         text = f"with labels: the ConfigMap for the workers (default: {swarm.CONFIGMAP})"
         name = "WORKERS_CONFIGMAP_NAME"
         self.add("--workers-configmap", name, default=swarm.CONFIGMAP, metavar="NAME", help=text)
+        text = "for so long the processes of a Pod may go on that was deleted by force, or whose end nobody has seen, "
+        text += "0 to 86400 (default: 30); until then its jobs are given to nobody"
+        name = "MUSTER_LINGER_SECONDS"
+        self.add("--linger-seconds", name, type=float, default=LINGER_SECONDS, metavar="SECONDS", help=text)
         return self
 
 
@@ -94,7 +99,9 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def made(args: argparse.Namespace, api: Api, namespace: str) -> Controller:
-    """The operator as the options say; `namespace` is its own."""
+    """The operator as the options say; `namespace` is its own. Raises Malformed."""
+    if not 0 <= args.linger_seconds <= 86400:
+        raise Malformed("--linger-seconds", args.linger_seconds, "give seconds from 0 to 86400")
     ends = Ends()
     by_label = args.mode == LABEL_MODE
     looked_after: list[Swarms] = []
@@ -102,7 +109,8 @@ def made(args: argparse.Namespace, api: Api, namespace: str) -> Controller:
 
     def reconcile(events: Events) -> Reconcile:
         read: Read = _labelled(args) if by_label else of_swarm
-        looked_after.append(Swarms(api, read, Asker(), ends, events.tell, has_status=not by_label))
+        settings = {"has_status": not by_label, "linger_seconds": args.linger_seconds}
+        looked_after.append(Swarms(api, read, Asker(), ends, events.tell, **settings))
         return looked_after[0].reconcile
 
     beside = [
@@ -123,7 +131,7 @@ def made(args: argparse.Namespace, api: Api, namespace: str) -> Controller:
     )
     swarms = looked_after[0]
     made.queries = swarms.pages()
-    swarms.there = made.cache.keys
+    swarms.there, swarms.mine = made.cache.keys, made.mine
     made.registry.register(SwarmMetrics(swarms.known))
     return made
 

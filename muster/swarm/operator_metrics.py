@@ -16,7 +16,7 @@ LABELS: Final = ["namespace", "swarm"]
 
 
 class SwarmMetrics:
-    """Of all Swarms that this replica has looked after."""
+    """Of all Swarms that this replica looks after."""
 
     def __init__(self, known: Callable[[], Mapping[str, Known]]) -> None:
         self._known = known

@@ -155,12 +155,13 @@ def turn(
     check_mode: bool = False,
     refresh: bool = True,
 ) -> Turn:
-    """Take one turn. `now` is the time for people; `history` is the greatest version that the Swarm's status knows of.
+    """Take one turn. `now` is the time for people; `history` is the greatest version that the Swarm's status knows of,
+    -1: it knows of no configuration. It may be behind.
 
     `check` is asked right before each effect for how many seconds it may take. `refresh` False: evict and scale
     nothing. Raises Malformed for what can't be understood, Stale where somebody was faster, and the API's errors.
     """
-    found = read(api, namespace, spec, memory, manager, history)
+    found = read(api, namespace, spec, memory, manager, history, ask)
     config = found.config
     wanted = swarm_pool.target(spec, len(jobs), found.workloads) if refresh else None
     for pod in found.pods.values():
@@ -217,7 +218,9 @@ def _next(done: Turn, spec: Spec, memory: Memory) -> float | None:
 # What is read
 
 
-def read(api: Api, namespace: str, spec: Spec, memory: Memory, manager: str, history: int = -1) -> Found:
+def read(
+    api: Api, namespace: str, spec: Spec, memory: Memory, manager: str, history: int = -1, ask: Ask = lambda pods: {}
+) -> Found:
     """The configuration, and after it workloads and Pods. Raises Malformed."""
     objects, parts = read_parts(api, namespace, spec.configmap, manager)
     workloads = read_workloads(api, namespace, spec.selector)
@@ -226,11 +229,21 @@ def read(api: Api, namespace: str, spec: Spec, memory: Memory, manager: str, his
     highest = max((entry.version for entry in config.entries.values()), default=-1)
     memory.floor = max(memory.floor, highest, config.floor)
     if not objects:
-        floor = max(memory.floor, history, *[memory.reports.get(pod.uid, -1) for pod in pods.values()], -1)
+        memory.reports.update(ask([pod for _name, pod in sorted(pods.items()) if pod.address]))
+        floor = max(memory.floor, history, *[memory.reports.get(pod.uid, -1) for pod in pods.values()])
         if floor >= 0:  # it was deleted, and workers may run what stood in it
-            lost = convergence.recovered(floor, pods)
+            floor = max(floor, _revision(api, namespace, spec.configmap))
+            lost = convergence.recovered(floor, sorted(pods.keys() | memory.vanished.keys()))
             parts = (Part(lost.entries, lost.holds, floor=lost.floor),)
     return Found(objects, parts, workloads, pods)
+
+
+def _revision(api: Api, namespace: str, head: str) -> int:
+    """The API server's own: greater than each version that was given, for each took a write. What else is known of them
+    may be behind."""
+    listed = api.list(CONFIGMAPS, namespace, label_selector=f"{worker_config.PART_OF}={head}", metadata_only=True)
+    version = listed.resource_version
+    return int(version) if version.isascii() and version.isdecimal() else 0
 
 
 def read_parts(api: Api, namespace: str, head: str, manager: str = "") -> tuple[tuple[Object, ...], tuple[Part, ...]]:
