@@ -158,6 +158,22 @@ def test_who_was_to_stay_as_it_is_stays_though_others_get_their_jobs_one_by_one(
     assert not any(hold.awaits for hold in config.holds.values())
 
 
+def test_a_pod_that_would_come_back_under_another_name_is_evicted_only_to_let_go() -> None:
+    """Of a Deployment: evicted for what is new to it, it would be another one, for which that is new again."""
+    sights = {name: silent(f"u{name}")._replace(comes_back=False) for name in ("w0", "w1", "w2")}
+    config = two()
+    for names in ("w0 w1", "w0 w1 w2"):
+        at_rest = step(config, "w0 w1", sights)
+        assert at_rest.is_converged and at_rest.evict == (), "nobody is restarted to read its list"
+        config = step(config, names, sights).config
+    assert lists(config) == {"w0": "ab", "w1": "c"}
+    config = step(config, "w0 w1 w2", sights).config
+    assert step(config, "w0 w1 w2", sights).evict == (Eviction("w1", "uw1"),)
+    gone = {**sights, "w1": Sight(comes_back=False)}
+    given = step(config, "w0 w1 w2", gone)
+    assert lists(given.config) == {"w0": "ab", "w1": "c", "w2": "d"} and given.evict == ()
+
+
 def test_no_more_are_evicted_than_may_be_away() -> None:
     names = ["w0", "w1", "w2"]
     config = Config(

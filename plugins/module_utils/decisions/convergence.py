@@ -15,7 +15,8 @@ Rules
 4. The placement is made on what workers have and what they were told to let go, taken together; and a worker that has
    got a part of its new jobs counts as one that changes anyway. So nobody is changed but those whom the first placement
    changes, also when another operator goes on after the first has crashed.
-5. A worker that has to be restarted for each change waits until it can have all of its new jobs at once.
+5. A worker that has to be restarted for each change waits until it can have all of its new jobs at once. One whose Pod
+   does not come back under its name is restarted only to make it let go: what is new to it it has to read by itself.
 6. Moves that only improve the balance of weights are planned once for each change of jobs or workers: the digest of
    those is written down with the first of them, and from then on only what is on its way is carried out.
 
@@ -68,7 +69,8 @@ class Sight(NamedTuple):
 
     `uid` is of its Pod ("": there is none); `reports`: it tells its version; `applied`: that version, None where it did
     not answer or has none; `is_ending`: the Pod is being deleted; `lingers`: an earlier Pod of this name vanished, and
-    nobody has shown that its processes have ended; `is_overdue`: it has been asked for long enough.
+    nobody has shown that its processes have ended; `is_overdue`: it has been asked for long enough; `comes_back`: if it
+    is evicted, another Pod comes under its name.
     """
 
     uid: str = ""
@@ -79,6 +81,7 @@ class Sight(NamedTuple):
     lingers: bool = False
     is_overdue: bool = False
     zone: str = ""
+    comes_back: bool = True
 
 
 class Eviction(NamedTuple):
@@ -298,19 +301,30 @@ def _waits_for_more(
     policy: Policy,
 ) -> bool:
     """Whether a worker that is restarted for each change will soon be able to have more than it could have now."""
-    if not _restarts(sights.get(name, Sight()), policy):
+    if not _learns_by_restart(sights.get(name, Sight()), policy):
         return False
     others = frozenset().union(*(may_run.get(job, _NOBODY) for job in missing), may_run.get(ANYTHING, _NOBODY)) - {name}
     return bool(missing) and not any(sights.get(other, Sight()).is_overdue for other in others)
 
 
-def _restarts(sight: Sight, policy: Policy) -> bool:
-    """Whether this worker learns of a change by being restarted."""
+def _is_restarted(sight: Sight, policy: Policy) -> bool:
+    """Whether this worker lets go by being restarted."""
     return policy.refresh == EVICT or (policy.refresh == AUTO and not sight.reports)
 
 
-def _is_to_be_restarted(sight: Sight, policy: Policy) -> bool:
-    return _restarts(sight, policy) or (sight.is_overdue and sight.reports)
+def _learns_by_restart(sight: Sight, policy: Policy) -> bool:
+    """Whether it learns by that of what is new to it, too."""
+    return sight.comes_back and _is_restarted(sight, policy)
+
+
+def _is_to_be_restarted(sight: Sight, hold: Hold, policy: Policy) -> bool:
+    is_stuck = sight.is_overdue and sight.reports
+    return is_stuck or (_is_restarted(sight, policy) and (sight.comes_back or bool(hold.leaving)))
+
+
+def _version_counts(sight: Sight) -> bool:
+    """Whether it can ever be known that this worker has read what is new to it."""
+    return sight.comes_back or sight.reports
 
 
 def _remember(before: Config, after: Config, sights: Mapping[str, Sight], policy: Policy) -> Config:
@@ -322,7 +336,7 @@ def _remember(before: Config, after: Config, sights: Mapping[str, Sight], policy
             hold = hold._replace(zone=sight.zone)
         is_news = hold.barrier is None or hold.barrier.version < entry.version
         is_settled = before.entries.get(name) == entry
-        if is_settled and is_news and not sight.lingers and _is_to_be_restarted(sight, policy):
+        if is_settled and is_news and not sight.lingers and _is_to_be_restarted(sight, hold, policy):
             at_least = known(hold, sight)
             if at_least < entry.version or not sight.uid:
                 applied = Known(sight.uid, at_least) if sight.uid and at_least > NOTHING else None
@@ -341,7 +355,7 @@ def _evictions(
     due = []
     for name in names:
         sight, hold, entry = sights.get(name, Sight()), config.holds.get(name, Hold()), config.entries.get(name)
-        if entry is None or not sight.uid or sight.is_ending or not _is_to_be_restarted(sight, policy):
+        if entry is None or not sight.uid or sight.is_ending or not _is_to_be_restarted(sight, hold, policy):
             continue
         if known(hold, sight) < entry.version and hold.barrier == Known(sight.uid, entry.version):
             due.append((not hold.leaving, natural(name), Eviction(name, sight.uid)))
@@ -373,10 +387,10 @@ def _standing(name: str, config: Config, plan: Placement, sights: Mapping[str, S
         state = LEAVING
     elif not sight.uid:
         state = MISSING
-    elif at_least >= entry.version and not hold.leaving:
+    elif (at_least >= entry.version or not _version_counts(sight)) and not hold.leaving:
         state = CONVERGED
     else:
-        state = RESTARTING if _is_to_be_restarted(sight, policy) else RELOADING
+        state = RESTARTING if _is_to_be_restarted(sight, hold, policy) else RELOADING
     return Standing(len(entry.jobs), entry.version, applied, state)
 
 
@@ -393,7 +407,7 @@ def _why(name: str, config: Config, plan: Placement, sights: Mapping[str, Sight]
         return "its last jobs are being taken back"
     if not sight.uid and jobs:
         return f"it has {len(jobs)} jobs, and no Pod"
-    if entry is not None and sight.uid and known(hold, sight) < entry.version:
+    if entry is not None and sight.uid and _version_counts(sight) and known(hold, sight) < entry.version:
         has = "nothing yet" if known(hold, sight) == NOTHING else f"version {known(hold, sight)}"
         return f"it has to run version {entry.version}, and is known to run {has}{_how(sight)}"
     if set(jobs) != set(plan.assignment.get(name, ())):

@@ -7,8 +7,8 @@ Rules
 1. A StatefulSet's workers are its ordinals: a Pod that is away comes back under its name, and keeps its jobs. A new one
    becomes a worker when its Pod is ready, or at once while nobody has jobs yet.
 2. A Deployment's workers are its Pods, as many as it wants replicas: those that have jobs, and in the places of Pods
-   that are ending or gone new ones, each of which takes over one share as a whole. A place that nobody takes is kept
-   for a grace time, and so are its jobs; then they go to the others.
+   that are ending or gone new ones, each of which takes over one share as a whole: what that Pod had, or was told to
+   let go for it. A place that nobody takes is kept for a grace time, and so are its jobs; then they go to the others.
 3. New Pods that only enlarge the pool become workers together, when all of them are ready or the grace time is over:
    so that jobs move once.
 4. Scaling down by the operator itself takes the highest ordinals, and only after their jobs have been let go.
@@ -91,6 +91,7 @@ class Pool:
     reports: frozenset[str] = frozenset()  # names of workers that tell their version
     vacant: frozenset[str] = frozenset()
     coming: frozenset[str] = frozenset()  # ready, and not members yet
+    passing: frozenset[str] = frozenset()  # names of workers under which no other Pod will come
 
 
 def read_workload(obj: Object) -> Workload:
@@ -180,6 +181,7 @@ def pool(
     vacant: set[str] = set()
     coming: set[str] = set()
     reports: set[str] = set()
+    passing: set[str] = set()
     for workload in sorted(workloads, key=lambda each: (each.kind, each.name)):
         replicas = workload.replicas if wanted is None else min(workload.replicas, wanted)
         found = makers[workload.kind](workload, replicas, pods, config, expired, is_first, is_patient)
@@ -191,10 +193,15 @@ def pool(
         successors.update(found.successors)
         vacant |= found.vacant
         coming |= found.coming
+        owned = {name for name in (*found.names, *config.entries) if workload.owns(name)}
         if workload.reports:
-            reports.update(name for name in (*found.names, *config.entries) if workload.owns(name))
+            reports |= owned
+        if workload.kind == DEPLOYMENT:
+            passing |= owned
     reports = {name for name in reports if name not in pods} | {name for name, pod in pods.items() if pod.reports}
-    return Pool(tuple(members), successors, frozenset(reports), frozenset(vacant), frozenset(coming))
+    return Pool(
+        tuple(members), successors, frozenset(reports), frozenset(vacant), frozenset(coming), frozenset(passing)
+    )
 
 
 class _Found(NamedTuple):
@@ -217,11 +224,11 @@ def _ordinals(
     names = [f"{workload.name}-{number}" for number in range(workload.start, workload.start + replicas)]
     if is_first:
         return _Found(names)
-    new = [name for name in names if not jobs_of(config, name)]
-    ready = {name for name in new if name in pods and pods[name].is_ready and not pods[name].is_ending}
-    if len(ready) < len(new) and is_patient:
-        return _Found([name for name in names if jobs_of(config, name)], coming=frozenset(ready))
-    return _Found([name for name in names if jobs_of(config, name) or name in ready])
+    has_part = {name for name in names if jobs_of(config, name) or _awaits(config, name)}
+    ready = {name for name in names if name in pods and pods[name].is_ready and not pods[name].is_ending} - has_part
+    if len(ready) + len(has_part) < len(names) and is_patient:
+        return _Found([name for name in names if name in has_part], coming=frozenset(ready))
+    return _Found([name for name in names if name in has_part or name in ready])
 
 
 def _places(
@@ -238,11 +245,12 @@ def _places(
     alive = sorted(
         (pod.created, natural(name), name) for name, pod in own.items() if not (pod.is_ending or pod.has_ended)
     )
-    known = [name for *_order, name in alive if name in config.entries]
-    new = [name for *_order, name in alive if name not in config.entries and own[name].is_ready]
+    there = config.entries.keys() | config.holds.keys()
+    known = [name for *_order, name in alive if name in there]
+    new = [name for *_order, name in alive if name not in there and own[name].is_ready]
     free = max(0, replicas - len(known))
-    entries = config.entries.items()
-    left = [name for name, entry in entries if workload.owns(name) and name not in known and entry.jobs]
+    shares = (name for name in config.entries if jobs_of(config, name) or _lets_go(config, name))
+    left = [name for name in shares if workload.owns(name) and name not in known]
     left = [name for name in sorted(left, key=natural) if name not in expired or name in own]
     taken = dict(zip(left, new[:free], strict=False))
     vacant = [name for name in left if name not in taken][: free - len(taken)]
@@ -251,6 +259,14 @@ def _places(
     if len(extra) < free - len(taken) - len(vacant) and is_patient:
         extra, coming = [], frozenset(extra)
     return _Found([*known, *taken.values(), *vacant, *extra], taken, frozenset(vacant), coming)
+
+
+def _awaits(config: Config, name: str) -> bool:
+    return name in config.holds and config.holds[name].awaits
+
+
+def _lets_go(config: Config, name: str) -> bool:
+    return name in config.holds and bool(config.holds[name].leaving)
 
 
 def _takes(spec: Spec, workload: Workload) -> frozenset[str]:
@@ -278,13 +294,16 @@ def sights(
     for name in {member.name for member in found.members} | config.entries.keys() | config.holds.keys():
         pod = pods.get(name)
         if pod is None or pod.has_ended:
-            told[name] = convergence.Sight(reports=name in found.reports, lingers=name in lingering)
+            told[name] = convergence.Sight(
+                reports=name in found.reports, lingers=name in lingering, comes_back=name not in found.passing
+            )
             continue
         applied = said_version(pod)
         applied = reports.get(pod.uid) if applied is None else applied
         told[name] = convergence.Sight(
-            pod.uid, pod.reports, applied, pod.is_ready, pod.is_ending, name in lingering, name in overdue, pod.zone
-        )
+            pod.uid, pod.reports, applied, pod.is_ready, pod.is_ending, name in lingering, name in overdue, pod.zone,
+            name not in found.passing,
+        )  # fmt: skip
     return told
 
 
