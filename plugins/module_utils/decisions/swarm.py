@@ -99,7 +99,7 @@ def parse_spec(spec: Any) -> Spec:
         grace_seconds=30 if grace is None else grace,
         replicas=replicas,
         scaling=scaling,
-        is_paused=bool(spec.get("paused", False)),
+        is_paused=_flag(spec, "paused", "spec"),
     )
 
 
@@ -126,11 +126,9 @@ def _job(value: Any, where: str) -> Job:
         raise Malformed(
             where, value, "give a name (quoted, where it could be a number), or a mapping with the key name"
         )
-    weight, dedicated = value.get("weight", 1), value.get("dedicated", False)
+    weight = value.get("weight", 1)
     if not isinstance(weight, int) or isinstance(weight, bool) or weight not in WEIGHTS:
         raise Malformed(f"{where}.weight", weight, f"give a whole number from {WEIGHTS.start} to {WEIGHTS.stop - 1}")
-    if not isinstance(dedicated, bool):
-        raise Malformed(f"{where}.dedicated", dedicated, "give true or false")
     unknown = value.keys() - {"name", "weight", "class", "dedicated", "spread"}
     if unknown:
         raise Malformed(where, min(map(str, unknown)), "a job has name, weight, class, dedicated and spread")
@@ -138,7 +136,8 @@ def _job(value: Any, where: str) -> Job:
     for key, text in zip(("class", "spread"), texts, strict=True):
         if not isinstance(text, str):
             raise Malformed(f"{where}.{key}", text, "give a name")
-    return Job(check_job_name(value.get("name"), f"{where}.name"), weight, texts[0], dedicated, texts[1])
+    name, dedicated = check_job_name(value.get("name"), f"{where}.name"), _flag(value, "dedicated", where)
+    return Job(name, weight, texts[0], dedicated, texts[1])
 
 
 def collect(lists: Iterable[tuple[str, Iterable[Job]]]) -> list[Job]:
@@ -158,7 +157,7 @@ def collect(lists: Iterable[tuple[str, Iterable[Job]]]) -> list[Job]:
 def _source(value: Any, where: str) -> Source:
     if not isinstance(value, Mapping) or not isinstance(value.get("configMap"), str) or not value["configMap"]:
         raise Malformed(where, value, "give configMap, the name of a ConfigMap of this namespace")
-    return Source(value["configMap"], str(value.get("key") or JOBS_KEY), bool(value.get("optional", False)))
+    return Source(value["configMap"], str(value.get("key") or JOBS_KEY), _flag(value, "optional", where))
 
 
 def _class(value: Any, where: str) -> Class:
@@ -168,7 +167,7 @@ def _class(value: Any, where: str) -> Class:
     if not isinstance(selector, Mapping) or not (selector.get("matchLabels") or selector.get("matchExpressions")):
         raise Malformed(f"{where}.workers", selector, "give matchLabels or matchExpressions")
     selects(selector, {}, f"{where}.workers")
-    return Class(value["name"], selector, bool(value.get("exclusive", False)))
+    return Class(value["name"], selector, _flag(value, "exclusive", where))
 
 
 def _scaling(value: Any) -> Scaling | None:
@@ -196,6 +195,13 @@ def _number(spec: Mapping[str, Any], key: str, least: int, where: str = "spec") 
         return None
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise Malformed(f"{where}.{key}", value, f"give a whole number from {least}")
+    return value
+
+
+def _flag(given: Mapping[str, Any], key: str, where: str) -> bool:
+    value = given.get(key, False)
+    if not isinstance(value, bool):
+        raise Malformed(f"{where}.{key}", value, "give true or false")
     return value
 
 

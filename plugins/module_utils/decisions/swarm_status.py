@@ -102,8 +102,8 @@ def _conditions(before: Mapping[str, Any], done: convergence.Step, now: str, gen
 def _merged(
     before: Mapping[str, Any], said: Mapping[str, tuple[str, str, str]], now: str, generation: int
 ) -> list[dict[str, Any]]:
-    listed = before.get("conditions")
-    known = {each["type"]: each for each in listed if isinstance(each, Mapping)} if isinstance(listed, list) else {}
+    listed = before.get("conditions") if isinstance(before.get("conditions"), list) else []
+    known = {each["type"]: each for each in listed or () if isinstance(each, Mapping) and "type" in each}
     for kind, (state, reason, message) in said.items():
         old = known.get(kind, {})
         since = old.get("lastTransitionTime") if old.get("status") == state else now
