@@ -24,7 +24,6 @@ from ansible_collections.muster.coordination.plugins.module_utils.decisions.swar
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.worker_config import Config, Entry, Hold
 from ansible_collections.muster.coordination.plugins.module_utils.errors import Malformed
 
-
 NOTHING, PLAIN = Config(), Spec()
 
 
