@@ -199,7 +199,7 @@ distributor_delete: $(VENV_STAMP) ## remove the chart and namespace distributor
 ##@ Measure
 
 .PHONY: bench
-bench: $(VENV_STAMP) ## claims a second beside other locks, time without a leader beside other elections, memory, milliseconds a task (50 minutes)
+bench: $(VENV_STAMP) ## claims a second beside other locks, time without a leader beside other elections, jobs moved beside hash rings, … (80 minutes)
 	$(PYTHON) -m pip install --quiet --require-hashes --requirement requirements/bench.lock
 	$(PYTHON) -m bench
 

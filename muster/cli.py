@@ -24,6 +24,7 @@ Coordination for teams on Kubernetes.
   shards          which replica of a controller has which shards, and what moves
   vm-operator     the example operator: machines of a cloud, each exactly once
   private-cloud   the cloud that it works on, with faults to switch on
+  swarm           who has which jobs, and why; and plans without a cluster
   swarm-operator  places jobs on workers, each on one, and moves as few as it can
   swarm-worker    the reference worker: runs the jobs that it is given
 
@@ -37,6 +38,7 @@ SYSTEMS = {  # each has `add`, and is imported only when it is asked for
     "shards": "muster.shards_cli",
     "vm-operator": "muster.vm.operator_cli",
     "private-cloud": "muster.vm.cloud_cli",
+    "swarm": "muster.swarm.local_cli",
     "swarm-operator": "muster.swarm.operator_cli",
     "swarm-worker": "muster.swarm.worker_cli",
 }

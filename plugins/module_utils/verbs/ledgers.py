@@ -66,8 +66,8 @@ class Ledgers:
     def change(self, owner: str, change: Callable[[Ledger | None], tuple[Ledger | None, Verdict]]) -> Verdict:
         """Do this to the ledger as it stands, and return the change's verdict, once it is written.
 
-        The change may be asked for several times, on other ledgers; it writes nothing itself. Raises TimedOut, Malformed,
-        and what only a person mends; then it may have been written all the same.
+        The change may be asked for several times, on other ledgers; it writes nothing itself. Raises TimedOut,
+        Malformed, and what only a person mends; then it may have been written all the same.
         """
         mine: _Asked[Verdict] = _Asked(change)
         name = self.name(owner)
