@@ -357,6 +357,15 @@ def test_who_has_just_started_does_not_know_how_a_pod_ended(api: SwarmApi) -> No
     assert successor.turn().wrote
 
 
+def test_who_looks_late_for_the_first_time_does_not_know_it_either(api: SwarmApi) -> None:
+    at_rest(api)
+    successor = Operator(api)
+    successor.now += verbs.LINGER_SECONDS + 1
+    api.stateful_set(1)
+    successor.turn()
+    assert "may still run" in successor.turn().step.waits["w-1"]
+
+
 def test_a_configuration_that_was_deleted_is_had_again_from_workers_that_run_nothing(api: SwarmApi) -> None:
     operator = at_rest(api)
     operator.jobs("abcdef")

@@ -62,18 +62,14 @@ class Memory:
 
     clock: Callable[[], float] = time.monotonic
     linger_seconds: float = LINGER_SECONDS
-    started: float = -1.0
     floor: int = worker_config.Part().floor  # the greatest version that was ever seen
-    met: set[str] = field(default_factory=set)  # workers of which it has seen a Pod
+    has_looked: bool = False  # whether it has ever seen who is there
     uids: dict[str, str] = field(default_factory=dict)  # of the Pods that were there last
     vanished: dict[str, tuple[str, float]] = field(default_factory=dict)  # worker to its Pod's uid, and since when
     unconfirmed: dict[str, tuple[str, int, float]] = field(default_factory=dict)  # worker to Pod, version, since when
     vacant: dict[str, float] = field(default_factory=dict)
     coming: float | None = None
     reports: dict[str, int] = field(default_factory=dict)  # Pod uid to the greatest version that it told
-
-    def __post_init__(self) -> None:
-        self.started = self.clock()
 
 
 class Found(NamedTuple):
@@ -176,7 +172,7 @@ def turn(
         config,
         found.pods,
         memory.reports,
-        lingering=_lingering(config, found.pods, memory),
+        lingering=memory.vanished,
         overdue=_overdue(spec, config, found.pods, memory),
     )
     step = convergence.step(config, jobs, pool.members, sights, spec.policy, successors=pool.successors, now=now)
@@ -352,11 +348,13 @@ def _watch_the_clock(config: Config, pods: Mapping[str, Pod], memory: Memory, ha
         before, pod = memory.uids.get(name), pods.get(name)
         if before and (pod is None or pod.uid != before) and not has_ended(before):
             memory.vanished[name] = (before, now)
+        elif pod is None and not memory.has_looked:  # it is not known how that one ended
+            memory.vanished[name] = ("", now)
         if pod is None or pod.has_ended:
             memory.uids.pop(name, None)
         else:
             memory.uids[name] = pod.uid
-            memory.met.add(name)
+    memory.has_looked = True
     for name in memory.vanished.keys() - config.entries.keys() - config.holds.keys():
         del memory.vanished[name]
     asked = {}
@@ -366,14 +364,6 @@ def _watch_the_clock(config: Config, pods: Mapping[str, Pod], memory: Memory, ha
             uid, version, since = memory.unconfirmed.get(name, ("", -1, now))
             asked[name] = (pod.uid, entry.version, since if (uid, version) == (pod.uid, entry.version) else now)
     memory.unconfirmed = asked
-
-
-def _lingering(config: Config, pods: Mapping[str, Pod], memory: Memory) -> set[str]:
-    """Workers of which a Pod may still run unseen. Who has just started has not seen how those that are gone ended."""
-    if memory.clock() - memory.started > memory.linger_seconds:
-        return set(memory.vanished)
-    leaving = {name for name, hold in config.holds.items() if hold.leaving and name not in pods}
-    return memory.vanished.keys() | (leaving - memory.met)
 
 
 def _overdue(spec: Spec, config: Config, pods: Mapping[str, Pod], memory: Memory) -> set[str]:
