@@ -24,6 +24,8 @@ from ansible_collections.muster.coordination.plugins.module_utils.errors import 
 from demo.machines import NAME as VM_OPERATOR
 from demo.machines import Machines
 from demo.stage import Stage, environment, heading
+from demo.swarm import NAMESPACE as SWARM_OPERATOR
+from demo.swarm import Swarm
 from demo.watcher import Object, View, Watcher
 from muster.table import semaphore_text
 
@@ -140,12 +142,14 @@ class Demo(Stage):
             (f"{namespaced} get events --sort-by=.lastTimestamp", "who was granted what, and when"),
             (f"{namespaced} edit configmap {self._name}", "change distributor_capacity"),
             (f"muster leaders --namespace {VM_OPERATOR}", "who leads the operator, and since when"),
+            (f"muster swarm status --namespace {SWARM_OPERATOR}", "who has which jobs"),
             ("python -m demo", "once more"),
         ):
             print(f"  {line:60}  # {why}")
         print("Clean up:")
         print(f"  {'make distributor_delete':60}  # the workload and its namespace")
         print(f"  {'ansible-playbook playbooks/vm_operator.yml -e vm_operator_state=absent':60}  # the operator")
+        print(f"  {'ansible-playbook playbooks/swarm_operator.yml -e swarm_operator_state=absent':60}  # the other one")
         print(f"  {'make cluster-down':60}  # the cluster, if made for this")
 
     # ------------------------------------------------------------------------------------------ tools
@@ -192,6 +196,7 @@ def main() -> int:
         view = demo.run()
         Demo(api, args.namespace, "tickets", args.timeout, engine="tickets", share=3).run_tickets()
         Machines(api, args.timeout).run()
+        Swarm(api, args.timeout).run()
         demo.close(view)
     except (MusterError, ApiError) as error:
         print(f"\ndemo: {error}", file=sys.stderr)

@@ -90,6 +90,9 @@ def test_the_playbook_by_its_full_name(
         "vm_operator_namespace": namespace,
         "vm_operator_watch_namespace": namespace,
         "vm_operator_replicas": 1,
+        "swarm_operator_namespace": namespace,
+        "swarm_operator_watch_namespace": namespace,
+        "swarm_operator_replicas": 1,
     }
     play = ("ansible-playbook", "-vvv", "--diff", PLAYBOOK, "--extra-vars", json.dumps(variables))
 
@@ -120,7 +123,8 @@ def test_the_playbook_by_its_full_name(
     assert len(held["holders"]) == 3
     assert len(held["waiters"]) == 2
 
-    absent = {"distributor_state": "absent", "vm_operator_state": "absent", "vm_operator_remove_namespace": True}
+    absent = {f"{role}_state": "absent" for role in ("distributor", "vm_operator", "swarm_operator")}
+    absent |= {"swarm_operator_remove_namespace": "true"}
     gone = json.dumps({**variables, **absent})
     removed = run("ansible-playbook", "-vvv", PLAYBOOK, "--extra-vars", gone, cwd=home, env=env)
     assert_all_code_is_of(collections, removed)
@@ -133,7 +137,7 @@ def test_as_an_awx_job(
 ) -> None:
     """ansible-runner is AWX's engine: a private data directory with project, inventory, survey and credential.
 
-    This credential is for one namespace: the definition of machines, which is the cluster's, is left out by its tag.
+    This credential is for one namespace: what installs definitions, which are the cluster's, is left out by its tag.
     """
     login = service_account(namespace, {**environment, "KUBECONFIG": kubeconfig}, tmp_path)
     job = tmp_path / "job"
@@ -170,7 +174,11 @@ def awx_job(job: Path, environment: dict[str, str]) -> ansible_runner.Runner:
     os.environ.update(environment)
     try:
         done = ansible_runner.run(
-            private_data_dir=str(job), playbook="site.yml", skip_tags="vm_operator", quiet=True, verbosity=3
+            private_data_dir=str(job),
+            playbook="site.yml",
+            skip_tags="vm_operator,swarm_operator",
+            quiet=True,
+            verbosity=3,
         )
     finally:
         os.environ.clear()
