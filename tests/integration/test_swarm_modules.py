@@ -159,11 +159,10 @@ class Stage:
         return swarm_modules.rebalance(self.api, namespace=self.namespace, jobs=list(jobs), **options)
 
     def muster(self, *arguments: str) -> subprocess.Popen[str]:
-        begin = "import sys; from muster import cli; cli.SYSTEMS.setdefault('swarm', 'muster.swarm.local_cli')"
         own = ("MUSTER_", "KUBECONFIG")
         environment = {name: value for name, value in os.environ.items() if not name.startswith(own)}
         process = subprocess.Popen(
-            [sys.executable, "-c", f"{begin}; sys.exit(cli.main())", "swarm", *arguments],
+            [sys.executable, "-m", "muster.cli", "swarm", *arguments],
             env={**environment, "KUBECONFIG": self.kubeconfig},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

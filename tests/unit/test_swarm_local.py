@@ -26,11 +26,6 @@ NOW = 1_800_000_000.0  # 2027-01-15T08:00:00Z
 NASTY = "\x1b[2J\x07gpu"
 
 
-@pytest.fixture(autouse=True)
-def listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(cli.SYSTEMS, "swarm", "muster.swarm.local_cli")
-
-
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
     (tmp_path / "jobs.yml").write_text("jobs: [a, b, c, d]\n")
@@ -138,6 +133,12 @@ def test_jobs_come_and_go(files: Path, capsys: Any) -> None:
     text = run(files, capsys, "--jobs", "jobs.yml", "--workers", "w-1", "--previous", "config.yml")
     assert ["w-0", "0", "0", "gone", "-"] in [line.split() for line in text.splitlines()]
     assert "w-0 (gone)" in text and "+3 -1" in text
+
+
+def test_a_job_that_two_had_was_with_the_one_that_is_still_there(files: Path, capsys: Any) -> None:
+    (files / "config.yml").write_text("workloads: {a-0: {jobs: [a], version: 0}, w-0: {jobs: [a, b], version: 0}}")
+    asked = ("--jobs", "jobs.yml", "--workers", "w-0", "--previous", "config.yml", "-o", "json")
+    assert json.loads(run(files, capsys, *asked))["moved"] == []
 
 
 def test_workers_of_a_file(files: Path, capsys: Any) -> None:

@@ -69,6 +69,21 @@ def test_check_mode_shows_the_plan_and_writes_nothing(api: SwarmApi) -> None:
     assert done["after"] == {"w-0": told("ab", 0), "w-1": told("c", 1), "w-2": told("d", 0)}
 
 
+def test_more_workers_than_jobs(api: SwarmApi) -> None:
+    api.stateful_set(2)
+    planned = rebalance(api, "a", check_mode=True)
+    assert planned["after"] == {"w-0": told("a", None)} and planned["assignment"] == {"w-0": ["a"], "w-1": []}
+    assert rebalance(api, "a")["after"] == {"w-0": told("a", 0)}
+
+
+def test_of_a_configmap_that_was_deleted_nothing_stood_before(api: SwarmApi) -> None:
+    at_rest(api)
+    api.hung = {"w-0": 0, "w-1": 0}
+    api.delete(CONFIGMAPS, HEAD, "ns")
+    done = rebalance(api)
+    assert done["before"] == {} and done["changed"] and set(done["waits_for"]) == {"w-0", "w-1"}
+
+
 def test_a_second_run_changes_nothing(api: SwarmApi) -> None:
     api.stateful_set(2)
     first = rebalance(api)
@@ -86,7 +101,7 @@ def test_without_wait_what_can_be_done_at_once_is_done(api: SwarmApi) -> None:
     api.hung = {"w-1": 0}
     api.stateful_set(3)
     begun = rebalance(api)
-    assert begun["changed"] and not begun["converged"] and "w-1" in begun["waits_for"]
+    assert begun["changed"] and not begun["converged"] and "w-1" in begun["waits_for"] and begun["moves"] == 1
     assert begun["after"] == {"w-0": told("ab", 0), "w-1": told("c", 1)}
     assert begun["assignment"] == {"w-0": ["a", "b"], "w-1": ["c"], "w-2": ["d"]}
     again = rebalance(api)
@@ -169,7 +184,7 @@ def test_a_pod_that_vanished_is_trusted_to_have_ended_after_linger_seconds(api: 
     api.stateful_set(1)
     waiting = rebalance(api)
     assert "may still run" in waiting["waits_for"]["w-1"]
-    done = rebalance(api, linger_seconds=-1)
+    done = rebalance(api, linger_seconds=0)
     assert done["converged"] and api.lists() == {"w-0": "abcd"}
 
 
@@ -411,8 +426,19 @@ def test_a_worker_that_is_no_member_any_more_is_leaving(api: SwarmApi) -> None:
     kept_by_swarm(api)
     api.hung = {"w-1": 0}
     api.stateful_set(1, made=False)
+    api.requests.clear()
     (one,) = info(api)
     assert [each["state"] for each in one["workers"]] == ["Converged", "Leaving"]
+    assert api.writes() == [], "though there is something to be written"
+
+
+def test_whether_a_pod_that_is_gone_may_run_on_is_what_only_the_operator_knows(api: SwarmApi) -> None:
+    kept_by_swarm(api)
+    api.stateful_set(1)
+    text = "workloads: {w-0: {jobs: [a, b], version: 0}, w-1: {jobs: [], version: 1}}"
+    record = '{"version": 1, "workers": {"w-1": {"leaving": {"c": 1, "d": 1}}}}'
+    api.configmap_of(HEAD, {"config.yml": text, "handover.json": record})
+    assert "may still run" not in str(info(api)[0]["waits_for"])
 
 
 def test_what_the_operator_was_answered_counts_where_we_get_no_answer(api: SwarmApi) -> None:
@@ -456,6 +482,14 @@ def test_workers_that_are_not_there_or_not_restarted_yet(api: SwarmApi) -> None:
     assert [each["state"] for each in one["workers"]] == ["Restarting", "Missing"]
     why = {"w-0": "it has to run version 0, and is known to run nothing yet", "w-1": "it has no Pod"}
     assert one["waits_for"] == why and not one["converged"]
+
+
+def test_a_deployments_pod_that_does_not_report_is_not_waited_for(api: SwarmApi) -> None:
+    """It is not restarted to read its list, for it would come back as another; so nobody ever knows that it has."""
+    api.deployment(1, annotations=SILENT)
+    api.deployed("aaaaa")
+    assert rebalance(api)["converged"]
+    assert [(one["converged"], one["workers"][0]["applied"]) for one in info(api)] == [(True, None)]
 
 
 def test_parts_of_a_configuration_are_no_configurations(api: SwarmApi, monkeypatch: pytest.MonkeyPatch) -> None:

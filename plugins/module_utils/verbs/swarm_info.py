@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ from ansible_collections.muster.coordination.plugins.module_utils.verbs import s
 from ansible_collections.muster.coordination.plugins.module_utils.verbs.swarm import Ask, Found, Memory, Turn
 from ansible_collections.muster.coordination.plugins.module_utils.verbs.swarm_modules import asker, counted, now, snake
 
+_ORDINAL = re.compile(r".+-\d+")  # Pods whose names come back; others are of Deployments
 FACTS: Final = ("jobs", "unplaced", "imbalance", "converged", "waits_for", "config_maps")
 
 Object = dict[str, Any]
@@ -111,7 +113,7 @@ def _of_swarm(api: Api, obj: Object, job: str | None) -> Result:
         "jobs": len(jobs),
         "unplaced": dict(sorted(step.placement.unplaced.items())),
         "imbalance": step.placement.imbalance,
-        "converged": step.is_converged and step.config == config,
+        "converged": step.is_converged,
         "waits_for": dict(step.waits),
         "workers": [
             {
@@ -139,7 +141,7 @@ def _turn(api: Api, obj: Object, spec: Spec, jobs: Sequence[Job]) -> Turn:
         namespace,
         spec,
         jobs,
-        Memory(linger_seconds=-1.0),
+        Memory(has_looked=True),
         manager=_manager(obj),
         ask=_or_told(asker(api, namespace), {one["name"]: one["applied"] for one in pool if "applied" in one}),
         now=now(),
@@ -169,7 +171,8 @@ def _of_configmap(api: Api, namespace: str, name: str, job: str | None) -> list[
     config = found.config
     pods = {worker: pod for worker, pod in found.pods.items() if worker in config.entries or worker in config.holds}
     reports = asker(api, namespace)([pod for pod in pods.values() if pod.address])
-    pool = Pool(reports=frozenset(worker for worker, pod in pods.items() if pod.reports))
+    passing = frozenset(worker for worker in {*config.entries, *config.holds} if not _ORDINAL.fullmatch(worker))
+    pool = Pool(reports=frozenset(worker for worker, pod in pods.items() if pod.reports), passing=passing)
     sights = swarm_pool.sights(pool, config, pods, reports)
     workers = [_seen(worker, config, sights[worker]) for worker in sorted(sights, key=worker_config.natural)]
     assigned = {each for entry in config.entries.values() for each in entry.jobs}
@@ -224,7 +227,7 @@ def _seen(name: str, config: Config, sight: Sight) -> Result:
     known = convergence.known(hold, sight)
     if not sight.uid:
         state = convergence.MISSING
-    elif entry is None or (known >= entry.version and not hold.leaving):
+    elif entry is None or not (hold.leaving or (known < entry.version and (sight.reports or sight.comes_back))):
         state = convergence.CONVERGED
     else:
         state = convergence.RELOADING if sight.reports else convergence.RESTARTING

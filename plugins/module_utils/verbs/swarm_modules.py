@@ -162,7 +162,7 @@ class _Run:
         self, api: Api, namespace: str, spec: Spec, jobs: Sequence[Job], refresh: bool, linger_seconds: float
     ) -> None:
         self._api, self._namespace, self._spec, self._jobs, self._refresh = api, namespace, spec, jobs, refresh
-        self._memory = Memory(linger_seconds=linger_seconds)
+        self._memory, self._linger_seconds = Memory(linger_seconds=linger_seconds), linger_seconds
         self._ask = asker(api, namespace)
         self._first: Turn | None = None
         self._plans: list[Placement] = []  # one for each change of jobs or workers
@@ -207,6 +207,10 @@ class _Run:
     def is_settled(self, turn: Turn) -> bool:
         """Whether nobody is waited for, nor Pods that are about to become workers."""
         return turn.step.is_converged and not turn.pool.coming
+
+    def trusts(self, turn: Turn) -> bool:
+        """Whether somebody is taken to run on who is not to be, from the next turn on."""
+        return self._linger_seconds <= 0 and any(sight.lingers for sight in turn.sights.values())
 
     def held_up(self) -> str:
         """Who is waited for, for how long and why."""
@@ -288,7 +292,7 @@ def _carry_out(run: _Run, news: _News, wait: bool, wait_timeout: float) -> Turn:
         pause: float | None = verbs.SOON
         try:
             turn = run.take(news.has_ended, deadline)
-            if turn.wrote and time.monotonic() < deadline:
+            if (turn.wrote or run.trusts(turn)) and time.monotonic() < deadline:
                 continue
             if not wait or run.is_settled(turn):
                 return turn
