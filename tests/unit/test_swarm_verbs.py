@@ -436,7 +436,7 @@ def test_a_turn_that_somebody_has_not_finished_is_closed_first(api: SwarmApi) ->
         text = f"workloads: {{{worker}: {{jobs: [{job}], version: 0}}}}"
         api.configmap_of(name, {"config.yml": text, "handover.json": json.dumps({**record, "turn": turn})}, **marks)
     operator = Operator(api, "abc")
-    with pytest.raises(Stale, match="had to be closed"):
+    with pytest.raises(Stale, match="a turn had to be closed"):
         operator.turn()
     assert api.lists() == {"w-0": "a"} and api.lists(f"{HEAD}-1") == {"w-1": "b"}
     assert json.loads(api.data(f"{HEAD}-1")["handover.json"])["turn"] == 3
@@ -450,11 +450,15 @@ def test_more_than_one_configmap_holds_goes_into_several_the_head_first(
     monkeypatch.setattr(worker_config, "PART_BYTES", 2600)
     api.stateful_set(4)
     operator = Operator(api, "abcdefgh")
-    turn = operator.turn()
-    assert turn.parts > 1
-    made = [asked.removeprefix("create configmaps/") for asked in api.writes() if "configmaps" in asked]
-    assert made == [worker_config.part_name(HEAD, number) for number in range(turn.parts)]
-    assert operator.settle().step.is_converged
+    with pytest.raises(Stale, match="the head has to be there first"):
+        operator.turn()
+    with pytest.raises(Stale, match="another part had to be made"):
+        operator.turn()
+    turn = operator.settle()
+    assert turn.step.is_converged and turn.parts > 1
+    made = [worker_config.part_name(HEAD, number) for number in range(turn.parts)]
+    asked = [asked for asked in api.writes() if "configmaps" in asked]
+    assert asked == [f"create configmaps/{name}" for name in made] + [f"replace configmaps/{name}" for name in made]
     everything = [worker for name in made for worker in api.lists(name)]
     assert sorted(everything) == ["w-0", "w-1", "w-2", "w-3"]
 
@@ -465,8 +469,11 @@ def test_a_name_that_is_needed_for_a_part_and_taken_is_left_alone(
     monkeypatch.setattr(worker_config, "PART_BYTES", 2600)
     api.configmap_of(f"{HEAD}-1", {"config.yml": "somebody: else"})
     api.stateful_set(4)
+    operator = Operator(api, "abcdefgh")
+    with pytest.raises(Stale, match="the head has to be there first"):
+        operator.turn()
     with pytest.raises(Malformed, match="remove or rename it: its name is needed"):
-        Operator(api, "abcdefgh").turn()
+        operator.turn()
     assert api.data(f"{HEAD}-1") == {"config.yml": "somebody: else"}
 
 

@@ -209,6 +209,38 @@ def test_a_part_that_is_behind_is_closed_first() -> None:
     assert decisions.behind([parts[0], decisions.closed(parts[1], 4), parts[2]]) == []
 
 
+def test_a_worker_is_not_removed_while_what_it_was_stands_in_another_part() -> None:
+    """The head is written first, and what it was would be found alone."""
+    parts = (
+        Part({"a": Entry((), 5)}, {"a": Hold({"j": 5})}, turn=7),
+        Part({"a": Entry(("j",), 4), "b": Entry(("k",), 0)}, turn=7),
+    )
+    without = Config({"b": Entry(("k",), 0)}, floor=5)
+    tidied = decisions.split(without, parts)
+    assert [dict(part.entries) for part in tidied] == [{"a": Entry((), 5)}, {"b": Entry(("k",), 0)}]
+    assert [sorted(part.entries) for part in decisions.split(without, tidied)] == [[], ["b"]]
+
+
+def test_a_part_that_is_not_there_yet_is_made_empty_before_the_turn() -> None:
+    """Whoever is late finds that it is there, and is refused: there is nothing else to compare with."""
+    three = {name: big(1_300) for name in "abc"}
+    before = (Part(three, turn=4),)
+    wanted = decisions.split(Config({**three, "d": big(1_300)}), before)
+    listed, more = decisions.writes(wanted, before, 1)
+    assert listed == [(1, Part(turn=4))] and "had to be made" in more
+    made = (*before, Part(turn=4))
+    again = decisions.split(Config({**three, "d": big(1_300)}), made)
+    assert again == wanted
+    assert decisions.writes(again, made, 2) == ([(0, again[0]), (1, again[1])], "")
+
+
+def test_the_head_is_made_before_any_other_part() -> None:
+    wanted = decisions.split(Config({name: big(1_300) for name in "abcd"}), ())
+    listed, more = decisions.writes(wanted, [Part()], 0)
+    assert listed == [(0, wanted[0])] and more
+    assert decisions.writes(wanted[:1], [Part()], 0) == (listed, "")
+
+
 def test_names_of_parts() -> None:
     assert [decisions.part_name("swarm-worker-config", number) for number in (0, 1)] == [
         "swarm-worker-config",

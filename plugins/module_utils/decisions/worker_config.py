@@ -14,15 +14,17 @@ Rules
 4. Several ConfigMaps are parts of one document. The first is the head. Each write of the whole is a turn: the head goes
    first and gets the next number, the other parts follow with the same. Whoever finds a part behind the head closes it
    (a write that changes only its number) before deciding on anything: then what its writer had still to write is
-   refused. So one compare-and-swap, that of the head, decides who may decide.
-5. An entry stays in its part while there is room.
+   refused. A part is made empty, before the turn that fills it: nothing but its being there refuses whoever would make
+   it later. So one compare-and-swap, that of the head, decides who may decide.
+5. An entry stays in its part while there is room. When it moves, what it was stays in the old part for one more turn,
+   and is not removed altogether in that turn: else what it was could be found alone.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
@@ -143,6 +145,22 @@ def closed(part: Part, turn: int) -> Part:
     return replace(part, turn=turn)
 
 
+def writes(wanted: Sequence[Part], before: Sequence[Part], made: int) -> tuple[list[tuple[int, Part]], str]:
+    """What may be written now, by number of the part and in this order; and why that is not all of it ("": it is).
+
+    `wanted` is `split` of `before`, of which the first `made` are there as ConfigMaps.
+    """
+    late = behind(before)
+    if late:
+        return [(number, closed(before[number], before[0].turn)) for number in late], "a turn had to be closed"
+    missing = range(made, len(wanted))
+    if made and missing:
+        return [(number, Part(turn=before[0].turn)) for number in missing], "another part had to be made"
+    if missing:
+        return [(0, wanted[0])], "" if len(missing) == 1 else "the head has to be there first"
+    return [(number, part) for number, part in enumerate(wanted) if part != before[number]], ""
+
+
 def split(wanted: Config, before: Iterable[Part]) -> tuple[Part, ...]:
     """The whole divided into parts, each of which keeps what it has while there is room.
 
@@ -152,6 +170,7 @@ def split(wanted: Config, before: Iterable[Part]) -> tuple[Part, ...]:
     """
     old = list(before) or [Part()]
     homes = _homes(old)
+    wanted = _with_moved(wanted, old, homes)
     names = sorted(wanted.entries.keys() | wanted.holds.keys())
     sizes = {name: _size(name, wanted.entries.get(name), wanted.holds.get(name)) for name in names}
     room = [PART_BYTES - _size_of_extra(part) for part in old]
@@ -189,6 +208,17 @@ def _homes(parts: list[Part]) -> dict[str, int]:
             if name not in homes or version > (there.version if there else -1):
                 homes[name] = number
     return homes
+
+
+def _with_moved(wanted: Config, parts: list[Part], homes: Mapping[str, int]) -> Config:
+    """What is wanted, and of workers that are to be removed those whose old entry is still in another part."""
+    twice = {name for number, part in enumerate(parts) for name in part.entries if homes[name] != number}
+    twice -= wanted.entries.keys()
+    if not twice:
+        return wanted
+    entries = {name: parts[homes[name]].entries[name] for name in twice if name in parts[homes[name]].entries}
+    holds = {name: parts[homes[name]].holds[name] for name in twice if name in parts[homes[name]].holds}
+    return replace(wanted, entries={**wanted.entries, **entries}, holds={**wanted.holds, **holds})
 
 
 def _is_unchanged(name: str, wanted: Config, parts: list[Part], homes: Mapping[str, int]) -> bool:

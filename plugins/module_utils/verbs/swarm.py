@@ -402,16 +402,13 @@ def _write(
     parts: Sequence[Part],
     check: Callable[[], float],
 ) -> None:
-    """The head first, then the other parts. Raises Stale where one is not as it was read."""
-    late = worker_config.behind(found.parts)
-    if late:  # a turn was not finished: what its writer has still to write must be refused before anything is decided
-        parts = [worker_config.closed(part, found.parts[0].turn) for part in found.parts]
-    for number, part in enumerate(parts):
+    """What may be written now, in its order. Raises Stale where a part is not as it was read, or that was not all."""
+    listed, more = worker_config.writes(parts, found.parts, len(found.objects))
+    for number, part in listed:
         before = found.objects[number] if number < len(found.objects) else None
-        if before is None or part != found.parts[number]:
-            _put(api, namespace, worker_config.part_name(spec.configmap, number), spec, manager, before, part, check())
-    if late:
-        raise Stale("a turn of somebody else had to be closed")
+        _put(api, namespace, worker_config.part_name(spec.configmap, number), spec, manager, before, part, check())
+    if more:
+        raise Stale(more)
 
 
 def _put(
