@@ -207,7 +207,7 @@ def test_a_plan_fits_and_says_what_it_leaves_out(width: int) -> None:
     jobs = [Job(f"{NASTY}{number:03}") for number in range(200)]
     before = Config({"w-0": Entry(tuple(job.name for job in jobs))})
     plan = local_cli.plan_of(jobs, [Worker("w-0"), Worker("w-1")], before)
-    text = plan_text(local_cli.planned(plan), width)
+    text = plan_text({**local_cli.planned(plan), "why": {"x": NASTY}}, width)
     assert "\x1b" not in text and "… and 80 more" in text
     assert all(len(line) <= width for line in text.splitlines()[1:])
 

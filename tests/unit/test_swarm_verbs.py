@@ -342,7 +342,8 @@ def test_a_pod_that_was_seen_to_end_may_not(api: SwarmApi) -> None:
     operator = at_rest(api)
     gone = api.uid("w-1")
     api.stateful_set(1)
-    assert operator.turn(has_ended=lambda uid: uid == gone).wrote
+    revoked = operator.turn(has_ended=lambda uid: uid == gone)
+    assert revoked.wrote and not revoked.sights["w-1"].lingers
     assert operator.turn(has_ended=lambda uid: uid == gone).wrote
     assert api.lists() == {"w-0": "abcd"}
 
