@@ -70,7 +70,10 @@ def test_it_is_the_same_in_any_order(draw: random.Random) -> None:
 def permutations(seed: int, number: int) -> str:
     """The digest of what comes of a world on each path, each given in so many orders."""
     digest = hashlib.sha256()
+    jobs, workers = [Job(f"job-{number}") for number in range(60)], [Worker(f"w-{number}") for number in range(12)]
     for world in (
+        World(jobs, workers, {}),
+        World(jobs, workers[1:], {name: list(own) for name, own in place(jobs, workers, {}).assignment.items()}),
         uniform(random.Random(4), most_jobs=60, most_workers=9),
         mixed(random.Random(5), dedicated=0.2),
         mixed(random.Random(7), weights=WEIGHTS),

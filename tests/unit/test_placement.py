@@ -302,8 +302,8 @@ def test_a_spread_that_came_to_be_in_one_zone_is_taken_apart_with_one_move() -> 
 
 def test_only_zones_with_a_worker_that_takes_them_count() -> None:
     workers = [Worker("w-0", taking("a"), zone="x"), Worker("w-1", taking("a"), zone="y"), Worker("w-2", zone="z")]
-    placement = place(named("s", 4, group="a", spread="s"), workers, {})
-    assert sizes(placement) == {"w-0": 2, "w-1": 2, "w-2": 0} and not placement.unplaced
+    placement = place(named("s", 5, group="a", spread="s"), workers, {})
+    assert sizes(placement) == {"w-0": 3, "w-1": 2, "w-2": 0} and not placement.unplaced
 
 
 def test_a_zone_without_a_name_is_a_zone() -> None:

@@ -123,10 +123,8 @@ def kinds_of(jobs: Sequence[Job]) -> set[tuple[int, str, bool, str]]:
 def zone_limits(jobs: Iterable[Job], pool: Sequence[Worker]) -> Zones:
     """How many jobs of a spread each zone may have, of those with a worker that takes them."""
     spreads = Counter((job[4], job[2]) for job in jobs if job[4])
-    zones = {
-        group: sorted({worker.zone for worker in pool if group in worker.takes})
-        for group in {key[1] for key in spreads}
-    }
+    groups = {group for _, group in spreads}
+    zones = {group: sorted({worker.zone for worker in pool if group in worker.takes}) for group in groups}
     return {
         (spread, zone): -(-number // len(zones[group]))
         for (spread, group), number in spreads.items()

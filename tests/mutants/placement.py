@@ -1,0 +1,428 @@
+# Copyright: (c) 2026, Muster contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Bugs to plant in the placement of jobs, each a mistake that a hurried change makes, and who has to catch it."""
+
+from __future__ import annotations
+
+from ansible_collections.muster.coordination.tests.mutants.semaphore import Mutant
+
+DECISIONS = "plugins/module_utils/decisions/"
+QUOTA = DECISIONS + "placement.py"
+POOL = DECISIONS + "placement_pool.py"
+FLOW = DECISIONS + "placement_flow.py"
+KINDS = DECISIONS + "placement_kinds.py"
+LEVELS = DECISIONS + "placement_levels.py"
+NETWORK = DECISIONS + "placement_network.py"
+RESERVE = DECISIONS + "placement_reserve.py"
+BOARD = DECISIONS + "placement_board.py"
+WEIGHTED = DECISIONS + "placement_weighted.py"
+
+PROPERTIES = {
+    "legal": "each job is in one place, where it may run, and where there is room",
+    "placed": "as many jobs as possible have a worker",
+    "balance": "the loads are as equal as possible",
+    "moves": "as few live jobs as possible move, and no more than the churn allows",
+    "restarts": "as few workers as possible restart, where that is exact, and what is told of it is true",
+    "bytes": "the same input gives the same bytes, in the order that is promised",
+    "dedicated": "a dedicated job is alone, and displaces as few as possible",
+    "input": "bad input is refused",
+}
+
+UNIT, PROPERTY, ORACLE = "placement unit", "placement property", "placement oracle"
+SUITES = {
+    UNIT: ["tests/unit/test_placement.py"],
+    PROPERTY: ["tests/property/test_placement_property.py"],
+    ORACLE: ["tests/property/test_placement_oracle.py"],
+}
+
+
+def planted(name: str, breaks: str, file: str, old: str, new: str, *caught_by: str) -> Mutant:
+    return Mutant(name, breaks, file, ((old, new),), caught_by)
+
+
+MUTANTS = (
+    # quotas
+    planted(
+        "one more goes to the first by name",
+        "moves",
+        QUOTA,
+        "ranked = sorted(now.kept, key=rank)",
+        "ranked = list(now.kept)",
+        UNIT,
+        PROPERTY,
+    ),
+    planted(
+        "one more goes to those below before those above",
+        "moves",
+        QUOTA,
+        "            return 0 if has == part + 1 and worker not in now.spoiled else 1\n",
+        "            return 0 if has == part + 1 and worker not in now.spoiled else 5\n",
+        UNIT,
+        PROPERTY,
+    ),
+    planted(
+        "one more goes to a worker that was just right before one that lost a job",
+        "restarts",
+        QUOTA,
+        "return 3 if has < part or worker in now.spoiled else 4",
+        "return 3 if has < part else 4",
+        UNIT,
+        PROPERTY,
+    ),
+    planted(
+        "one more goes to a worker that has it, although that restarts anyway",
+        "restarts",
+        QUOTA,
+        "return 0 if has == part + 1 and worker not in now.spoiled else 1",
+        "return 0",
+        PROPERTY,
+    ),
+    planted(
+        "new workers come last",
+        "restarts",
+        QUOTA,
+        "            return 2\n",
+        "            return 5\n",
+        UNIT,
+        PROPERTY,
+    ),
+    planted(
+        "a worker gives up its first jobs",
+        "bytes",
+        QUOTA,
+        "            given = own[targets[worker] :]\n            del own[targets[worker] :]\n",
+        "            given = own[: -targets[worker]]\n            del own[: -targets[worker]]\n",
+        UNIT,
+    ),
+    planted(
+        "a bound of moves that forgets who keeps one more",
+        "moves",
+        QUOTA,
+        "sum(above) - min(extra, len(above))",
+        "sum(above)",
+        PROPERTY,
+    ),
+    planted(
+        "a bound of restarts that is too low",
+        "restarts",
+        QUOTA,
+        " - max(0, extra - (len(has) - at_part))",
+        "",
+        PROPERTY,
+    ),
+    # who has what
+    planted(
+        "what was before is forgotten",
+        "moves",
+        POOL,
+        "        before = previous.get(worker)\n",
+        "        before = None\n",
+        UNIT,
+        PROPERTY,
+        ORACLE,
+    ),
+    planted(
+        "a job counts for each worker that names it",
+        "legal",
+        POOL,
+        "        homeless.difference_update(own)\n",
+        "",
+        UNIT,
+        PROPERTY,
+    ),
+    planted(
+        "a job that is no more is no restart",
+        "restarts",
+        POOL,
+        "            spoiled.add(worker)\n",
+        "",
+        UNIT,
+        PROPERTY,
+    ),
+    planted(
+        "workers are sorted as text",
+        "bytes",
+        POOL,
+        "return sorted(pool, key=lambda worker: natural_key(worker.name))",
+        "return sorted(pool, key=lambda worker: worker.name)",
+        UNIT,
+        PROPERTY,
+    ),
+    planted(
+        "a few homeless jobs come as the set has them",
+        "bytes",
+        POOL,
+        "return sorted(jobs) if few else",
+        "return list(jobs) if few else",
+        PROPERTY,
+    ),
+    planted(
+        "many homeless jobs come as they were given",
+        "bytes",
+        POOL,
+        "else sorted([name for name in names if name in jobs])",
+        "else [name for name in names if name in jobs]",
+        UNIT,
+        PROPERTY,
+    ),
+    planted(
+        "names given twice are taken",
+        "input",
+        POOL,
+        "    if len(distinct) != len(names):\n",
+        "    if False:\n",
+        UNIT,
+    ),
+    planted(
+        "a spread of several groups is taken",
+        "input",
+        POOL,
+        "if spread and group_of.setdefault(spread, group) != group:",
+        "if False:",
+        UNIT,
+    ),
+    # the flow
+    planted(
+        "no reward for staying",
+        "moves",
+        FLOW,
+        "        fare=1,\n",
+        "        fare=0,\n",
+        ORACLE,
+    ),
+    Mutant(
+        "a job that is sent on costs as if it had stayed",
+        "moves",
+        NETWORK,
+        (
+            ("yield self._port + port, -fare if jobs > stays.get(port, 0) else 0", "yield self._port + port, 0"),
+            ("return (jobs - stays, -self._fare) if jobs > stays", "return (jobs - stays, 0) if jobs > stays"),
+        ),
+        (ORACLE,),
+    ),
+    planted(
+        "capacities are ignored",
+        "legal",
+        FLOW,
+        "NEVER if worker.capacity is None else worker.capacity // weight",
+        "NEVER",
+        UNIT,
+        ORACLE,
+    ),
+    planted(
+        "a zone takes any number of a spread",
+        "legal",
+        KINDS,
+        "limit = limits[spread, zone] if spread else supply[kind]",
+        "limit = supply[kind]",
+        UNIT,
+        ORACLE,
+    ),
+    planted(
+        "a zone's part is rounded down",
+        "placed",
+        POOL,
+        "(spread, zone): -(-number // len(zones[group]))",
+        "(spread, zone): number // len(zones[group])",
+        UNIT,
+        ORACLE,
+    ),
+    planted(
+        "all zones count, be there a worker for the job or not",
+        "placed",
+        POOL,
+        "zones = {group: sorted({worker.zone for worker in pool if group in worker.takes}) for group in groups}",
+        "zones = {group: sorted({worker.zone for worker in pool}) for group in groups}",
+        UNIT,
+        ORACLE,
+    ),
+    planted(
+        "every worker takes every class",
+        "legal",
+        KINDS,
+        "tuple(index for index, type_ in enumerate(types) if group in type_.takes)",
+        "tuple(index for index, type_ in enumerate(types))",
+        UNIT,
+        ORACLE,
+    ),
+    planted(
+        "one level for all who are connected",
+        "balance",
+        LEVELS,
+        "        if sides:\n",
+        "        if False:\n",
+        UNIT,
+        ORACLE,
+    ),
+    planted(
+        "who must have more than one more is not asked",
+        "balance",
+        LEVELS,
+        "        if not any(network.left):\n            return None\n",
+        "        return None\n",
+        ORACLE,
+    ),
+    planted(
+        "nobody has one more than the level",
+        "placed",
+        LEVELS,
+        "            found.append(Block(*part, level, shared))\n",
+        "            found.append(Block(*part, level, 0))\n",
+        UNIT,
+        ORACLE,
+    ),
+    planted(
+        "a full zone stays in the block of its kind",
+        "balance",
+        LEVELS,
+        "            low += full\n",
+        "            high += full\n",
+        ORACLE,
+    ),
+    planted(
+        "what is left to choose goes to the first",
+        "restarts",
+        FLOW,
+        "ranked = sorted(range(len(bins)), key=calm.__getitem__)",
+        "ranked = list(range(len(bins)))",
+        PROPERTY,
+    ),
+    planted(
+        "who has one more need not keep it",
+        "restarts",
+        FLOW,
+        "    has_one_more.sort(key=lambda bin_: not (calm[bin_] and over[bin_] == 1))\n",
+        "    has_one_more.reverse()\n",
+        PROPERTY,
+    ),
+    planted(
+        "the jobs of a kind come as the set has them",
+        "bytes",
+        FLOW,
+        "        some.sort(reverse=True)\n",
+        "        pass\n",
+        UNIT,
+        PROPERTY,
+    ),
+    # dedicated jobs
+    planted(
+        "others run beside a dedicated job",
+        "dedicated",
+        FLOW,
+        "placement_kinds.kinds(others, pool, reserved.job_on, reserved.limits)",
+        "placement_kinds.kinds(others, pool, (), reserved.limits)",
+        UNIT,
+        ORACLE,
+    ),
+    planted(
+        "a dedicated job does not ask whom it displaces",
+        "dedicated",
+        RESERVE,
+        "step * (len(kept) - len(here))",
+        "0",
+        UNIT,
+        ORACLE,
+    ),
+    planted(
+        "a dedicated job gains nothing by staying",
+        "dedicated",
+        RESERVE,
+        "fare=step",
+        "fare=0",
+        ORACLE,
+    ),
+    planted(
+        "a dedicated job takes a worker that others need more",
+        "dedicated",
+        RESERVE,
+        " + len(groups & worker.takes)",
+        "",
+        UNIT,
+    ),
+    planted(
+        "a zone does not count its dedicated jobs",
+        "legal",
+        RESERVE,
+        "left[kind.spread, pool[bin_].zone] -= 1",
+        "left[kind.spread, pool[bin_].zone] -= 0",
+        UNIT,
+        ORACLE,
+    ),
+    planted(
+        "a bound of restarts as if no other worker could have been kept",
+        "restarts",
+        RESERVE,
+        "all(kept[bin_] == [job] for bin_, job in job_on.items())",
+        "True",
+        UNIT,
+    ),
+    # weights
+    planted(
+        "the churn has no bound",
+        "moves",
+        BOARD,
+        "if budget is None or step.cost <= budget), default=None)",
+        "), default=None)",
+        PROPERTY,
+    ),
+    planted(
+        "live jobs move for the last bit of balance",
+        "moves",
+        BOARD,
+        "        if most - least <= self.even:\n            budget = 0\n",
+        "",
+        UNIT,
+    ),
+    planted(
+        "many light jobs move rather than few heavy ones",
+        "moves",
+        BOARD,
+        "gain = job.weight * (gap - job.weight)",
+        "gain = gap - job.weight",
+        UNIT,
+    ),
+    planted(
+        "a weighted job goes where there is no room",
+        "legal",
+        BOARD,
+        "        if capacity is not None and ",
+        "        if False and ",
+        UNIT,
+        PROPERTY,
+    ),
+    planted(
+        "a weighted job goes to a zone that has its part",
+        "legal",
+        BOARD,
+        "return there < self.limits[job.spread, zone]",
+        "return True",
+        UNIT,
+        PROPERTY,
+    ),
+    planted(
+        "what is placed is not evened out",
+        "balance",
+        WEIGHTED,
+        "        while (cost := board.step(budget)) is not None:\n",
+        "        while (cost := None) is not None:\n",
+        UNIT,
+        PROPERTY,
+    ),
+    planted(
+        "heavy jobs are not given up for more of the light ones",
+        "placed",
+        WEIGHTED,
+        "        if len(still) >= len(left):\n",
+        "        if True:\n",
+        UNIT,
+    ),
+    planted(
+        "nobody makes room",
+        "placed",
+        WEIGHTED,
+        "        left = [name for name in still if not _make_room(board, board.jobs[name])]\n",
+        "        left = still\n",
+        UNIT,
+    ),
+)
