@@ -26,6 +26,7 @@ from muster.vm.cloud_client import CloudClient
 BEFORE, AFTER = "before", "after"
 KILL, STOP = "kill", "stop"
 OK = "ok"
+WORKERS = "muster.dev/worker-config"  # label of the ConfigMaps with the workers' configuration: the first one's name
 
 
 class Bomb(NamedTuple):
@@ -50,10 +51,19 @@ def kind_of_write(method: str, plural: str, subresource: str, body: Mapping[str,
             if not spec.get("holderIdentity"):
                 return "lease free"
             return "lease take" if spec.get("acquireTime") == spec.get("renewTime") else "lease renew"
+        case "configmaps", _ if WORKERS in (metadata.get("labels") or {}):
+            return kind_of_config(method, body)
         case "configmaps", "POST":
             return "table make"
         case "configmaps", "PUT":
             return "table write"
+        case "swarms", "PUT":
+            reasons = [each.get("reason") for each in status.get("conditions") or [] if each.get("type") == "Ready"]
+            return f"status {reasons[0] if reasons else None}"
+        case "statefulsets" | "deployments", "PUT" if subresource == "scale":
+            return "scale"
+        case "pods", "POST" if subresource == "eviction":
+            return "evict"
         case "virtualmachines", "PUT":
             if subresource:
                 return f"status {status.get('phase')}"
@@ -61,6 +71,17 @@ def kind_of_write(method: str, plural: str, subresource: str, body: Mapping[str,
         case "events", _:
             return "event"
     return f"{method} {plural}"
+
+
+def kind_of_config(method: str, body: Mapping[str, Any]) -> str:
+    """A write of the workers' configuration: the first, one with jobs that are being let go, or any other."""
+    metadata, data = body["metadata"], body.get("data") or {}
+    if metadata["labels"][WORKERS] != metadata["name"]:
+        return "part make" if method == "POST" else "part write"
+    if method == "POST":
+        return "config make"
+    workers = json.loads(data.get("handover.json") or "{}").get("workers", {})
+    return "config revoke" if any(each.get("leaving") for each in workers.values()) else "config assign"
 
 
 def kind_of_call(method: str, path: str) -> str:
@@ -123,7 +144,7 @@ def build_in(explosives: Explosives, orders: Connection) -> None:
 
     def watched_write(api: Api, method: str, asked: Any, body: Any, path: str = "") -> Any:
         kind = kind_of_write(method, asked.resource.plural, asked.subresource, body)
-        return explosives.around(kind, lambda: write(api, method, asked, body, path))
+        return explosives.around(kind, lambda: write(api, method, asked, body, path), name=asked.name)
 
     def watched_call(
         client: CloudClient, method: str, path: str, writer: Any = None, *rest: Any, **more: Any

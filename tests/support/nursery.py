@@ -10,9 +10,11 @@ container runs, and which has terminated; or, as from a node that is lost, nothi
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import time
@@ -100,6 +102,12 @@ class Replica:
         """Whether it has come so far that it leaves when it is asked to."""
         return '"watching"' in self._log()
 
+    @property
+    def port(self) -> int | None:
+        """Of its pages, once it serves them."""
+        found = re.search(r'"port": (\d+)', self._log())
+        return int(found[1]) if found else None
+
     def log(self) -> str:
         """The end of it."""
         return self._log()[-3000:]
@@ -152,11 +160,20 @@ class Replica:
 
 
 class Nursery:
-    """All replicas of one controller in one namespace; not for several threads. `plant` is a bug in each of them."""
+    """All replicas of one controller in one namespace; not for several threads. `plant` is a bug in each of them, one
+    that the module `bugs` knows."""
 
-    def __init__(self, api: Api, namespace: str, directory: Path, argv: Sequence[str], plant: str = "") -> None:
+    def __init__(
+        self,
+        api: Api,
+        namespace: str,
+        directory: Path,
+        argv: Sequence[str],
+        plant: str = "",
+        bugs: str = planted_controllers.__name__,
+    ) -> None:
         self._api, self._namespace, self._directory = api, namespace, directory
-        self._argv, self._plant = list(argv), plant
+        self._argv, self._plant, self._bugs = list(argv), plant, bugs
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([__name__, *cli.SYSTEMS.values(), *PRELOADED])
         self._numbers = itertools.count(1)
@@ -182,7 +199,7 @@ class Nursery:
             "MUSTER_AUTHORITY_LOG": str(files.with_suffix(".authority")),
         }
         ours, theirs = self._context.Pipe()
-        parts = (self._argv, environ, str(files), theirs, bomb, self._plant)
+        parts = (self._argv, environ, str(files), theirs, bomb, self._plant, self._bugs)
         process = self._context.Process(target=live, args=parts, daemon=True)
         process.start()
         theirs.close()
@@ -305,7 +322,13 @@ def insist(call: Callable[[], Any], seconds: float = BACK) -> Any:
 
 
 def live(
-    argv: list[str], environ: Mapping[str, str], files: str, orders: Connection, bomb: Bomb | None, plant: str
+    argv: list[str],
+    environ: Mapping[str, str],
+    files: str,
+    orders: Connection,
+    bomb: Bomb | None,
+    plant: str,
+    bugs: str,
 ) -> None:
     """The child: the command `muster` with this environment, under watch."""
     die_with_parent()
@@ -318,7 +341,7 @@ def live(
     explosives = Explosives(Path(f"{files}.acts"))
     explosives.set(bomb)
     if plant:
-        planted_controllers.plant(plant)
+        importlib.import_module(bugs).plant(plant)
     bombs.build_in(explosives, orders)
     sys.exit(cli.main(argv))
 
