@@ -13,8 +13,8 @@ author: Muster contributors (@muster)
 description:
   - Returns the Swarms of a namespace, their workers, and what is being handed over. It looks at the same as the Swarm's
     operator, and asks workers for the versions that they run.
-  - Also the ConfigMaps of workers that no Swarm stands for, such as those of M(muster.coordination.swarm_rebalance), and
-    of an operator that goes by labels. A cluster that does not know the kind Swarm has only those.
+  - Also the ConfigMaps of workers that no Swarm stands for, such as those of M(muster.coordination.swarm_rebalance),
+    and of an operator that goes by labels. A cluster that does not know the kind Swarm has only those.
 extends_documentation_fragment:
   - muster.coordination.k8s_auth_options
   - muster.coordination.k8s_info_attributes
@@ -25,8 +25,8 @@ options:
     type: str
   config_map:
     description:
-      - Name of a ConfigMap of workers, as RV(swarms[].config_map). It is returned as it stands, without what a Swarm may
-        want of it.
+      - Name of a ConfigMap of workers, as RV(swarms[].config_map). It is returned as it stands, without what a Swarm
+        may want of it.
     type: str
   namespace:
     description: Namespace of the Swarms and of their workers.
@@ -34,13 +34,13 @@ options:
     required: true
   job:
     description:
-      - A job to explain, in RV(swarms[].explanation). Without O(name) and O(config_map) it is looked for everywhere in the
-        namespace.
+      - A job to explain, in RV(swarms[].explanation). Without O(name) and O(config_map) it is looked for everywhere in
+        the namespace.
     type: str
 notes:
-  - Needs the rights to C(get) and C(list) Swarms, ConfigMaps and Pods, and to C(list) StatefulSets and Deployments; and to
-    C(get) C(pods/proxy) where workers tell their version by HTTP. Without the latter it goes by what the operator was
-    answered.
+  - Needs the rights to C(get) and C(list) Swarms, ConfigMaps and Pods, and to C(list) StatefulSets and Deployments; and
+    to C(get) C(pods/proxy) where workers tell their version by HTTP. Without the latter it goes by what the operator
+    was answered.
 seealso:
   - module: muster.coordination.swarm_rebalance
 """
@@ -85,7 +85,8 @@ EXAMPLES = r"""
 
 RETURN = r"""
 swarms:
-  description: The Swarms found, and after them the ConfigMaps that no Swarm stands for. An empty list when there is none.
+  description: The Swarms found, and after them the ConfigMaps that no Swarm stands for. An empty list when there is
+    none.
   returned: success
   type: list
   elements: dict
@@ -112,9 +113,9 @@ swarms:
       sample: 1
     manager:
       description:
-        - Who keeps the ConfigMap. V(Swarm/NAME), the operator of this Swarm; V(ConfigMap/NAME), an operator that goes by
-          labels, for the jobs of that ConfigMap; V(ansible), M(muster.coordination.swarm_rebalance). Not set where nobody
-          has marked it.
+        - Who keeps the ConfigMap. V(Swarm/NAME), the operator of this Swarm; V(ConfigMap/NAME), an operator that goes
+          by labels, for the jobs of that ConfigMap; V(ansible), M(muster.coordination.swarm_rebalance). Not set where
+          nobody has marked it.
       type: str
       returned: always
       sample: Swarm/main
@@ -141,8 +142,8 @@ swarms:
       sample: 4
     unplaced:
       description:
-        - The jobs that have no worker, each with the reason. Not set where there is no Swarm, for which jobs there are is
-          known to who keeps the ConfigMap.
+        - The jobs that have no worker, each with the reason. Not set where there is no Swarm, for which jobs there are
+          is known to who keeps the ConfigMap.
       type: dict
       returned: always
       sample: {}
@@ -211,8 +212,8 @@ swarms:
           sample: 0
         state:
           description:
-            - V(Converged), it runs its list; V(Reloading), it has still to tell that it does; V(Restarting), its Pod has
-              to go for that; V(Missing), it has no Pod; V(Leaving), it is to have no jobs any more.
+            - V(Converged), it runs its list; V(Reloading), it has still to tell that it does; V(Restarting), its Pod
+              has to go for that; V(Missing), it has no Pod; V(Leaving), it is to have no jobs any more.
           type: str
           returned: always
           sample: Reloading
@@ -229,8 +230,8 @@ swarms:
     explanation:
       description:
         - Where O(job) is and why. Not set where no job was asked for, or the Swarm has none of that name.
-        - C(worker) has it in its list; C(leaving) had it, and may still run it; C(planned) is to have it. The C(state) is
-          V(placed), V(moving) or V(unplaced). C(waits_for) tells who of those holds it up.
+        - C(worker) has it in its list; C(leaving) had it, and may still run it; C(planned) is to have it. The C(state)
+          is V(placed), V(moving) or V(unplaced). C(waits_for) tells who of those holds it up.
       type: dict
       returned: always
       sample:

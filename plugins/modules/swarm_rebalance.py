@@ -11,12 +11,12 @@ short_description: Place jobs on the workers of a pool, each on one of them
 version_added: 0.2.0
 author: Muster contributors (@muster)
 description:
-  - Gives each job to one worker, and writes that to the ConfigMap that the workers read. On equal workers the loads differ
-    by one at most, and no placement that is as even moves fewer jobs or changes the lists of fewer workers.
-  - Workers are the Pods of StatefulSets and Deployments that have a label. A worker whose list has changed is waited for
-    or restarted, the others are left alone.
-  - A job is given to its new worker only when the old one is known to have let go. So a placement may need several steps;
-    without O(wait) the module does what can be done at once, and another run goes on with it.
+  - Gives each job to one worker, and writes that to the ConfigMap that the workers read. On equal workers the loads
+    differ by one at most, and no placement that is as even moves fewer jobs or changes the lists of fewer workers.
+  - Workers are the Pods of StatefulSets and Deployments that have a label. A worker whose list has changed is waited
+    for or restarted, the others are left alone.
+  - A job is given to its new worker only when the old one is known to have let go. So a placement may need several
+    steps; without O(wait) the module does what can be done at once, and another run goes on with it.
   - It makes the same decisions as C(muster swarm-operator), for pools that have no operator. A ConfigMap that a Swarm's
     operator keeps is refused.
 extends_documentation_fragment:
@@ -38,9 +38,9 @@ options:
     description:
       - All jobs of the pool, together with those of O(jobs_from). A job that a worker has and that is not among them is
         taken away.
-      - Each is a name of 1 to 253 characters, or a mapping with C(name), C(weight) (1 to 1000000, by default 1), C(class)
-        (one of O(classes); it runs only there), C(dedicated) (if V(true), its worker has no other job), and C(spread)
-        (of the jobs with the same word here no zone has more than its share).
+      - Each is a name of 1 to 253 characters, or a mapping with C(name), C(weight) (1 to 1000000, by default 1),
+        C(class) (one of O(classes); it runs only there), C(dedicated) (if V(true), its worker has no other job), and
+        C(spread) (of the jobs with the same word here no zone has more than its share).
       - One of this and O(jobs_from) is required; V([]) takes all jobs from all workers.
     type: list
     elements: raw
@@ -64,7 +64,8 @@ options:
         default: false
   selector:
     description:
-      - Label selector of the StatefulSets and Deployments whose Pods are the workers, such as V(app in (a, b\),tier=one).
+      - Label selector of the StatefulSets and Deployments whose Pods are the workers, such as
+        V(app in (a, b\),tier=one).
       - One that selects no StatefulSet or Deployment is refused while there are jobs.
     type: str
     default: swarm-worker=true
@@ -79,8 +80,8 @@ options:
         required: true
       workers:
         description:
-          - A label selector, with C(matchLabels) and C(matchExpressions) as Kubernetes has them, of the Pod templates of
-            the workers that run jobs of this class.
+          - A label selector, with C(matchLabels) and C(matchExpressions) as Kubernetes has them, of the Pod templates
+            of the workers that run jobs of this class.
         type: dict
         required: true
       exclusive:
@@ -107,8 +108,8 @@ options:
   refresh:
     description:
       - How a worker comes to run its new list. With V(auto) one that tells its version (Pod annotation
-        C(muster.dev/config-port) or C(muster.dev/applied-version)) reads the list by itself, and the Pod of any other is
-        evicted.
+        C(muster.dev/config-port) or C(muster.dev/applied-version)) reads the list by itself, and the Pod of any other
+        is evicted.
       - With V(reload) all are taken to read it by themselves, with V(evict) all are evicted.
       - With V(none) nobody is evicted. Who has to be restarted is told in RV(reasons), and is waited for.
     type: str
@@ -120,24 +121,26 @@ options:
     default: 1
   churn:
     description:
-      - Where weights differ, the most moves that only make the loads more even, from 0; when not given, there is no bound.
+      - Where weights differ, the most moves that only make the loads more even, from 0; when not given, there is no
+        bound.
     type: int
   confirm_seconds:
     description:
-      - With O(wait), a worker that tells its version and has not confirmed its list for so long is evicted. V(0) is never.
+      - With O(wait), a worker that tells its version and has not confirmed its list for so long is evicted. V(0) is
+        never.
     type: int
     default: 60
   grace_seconds:
     description:
-      - With O(wait), so long the share of a Deployment's Pod that is gone waits for its successor, and Pods that are ready
-        wait for the rest of those that are new.
+      - With O(wait), so long the share of a Deployment's Pod that is gone waits for its successor, and Pods that are
+        ready wait for the rest of those that are new.
     type: int
     default: 30
   linger_seconds:
     description:
       - For so many seconds a Pod that is gone may still run its jobs, unless it was seen to end. A Pod that went before
-        this task began was not seen. V(0) trusts that whoever is gone has ended, which is wrong where Pods are deleted by
-        force or nodes are lost.
+        this task began was not seen. V(0) trusts that whoever is gone has ended, which is wrong where Pods are deleted
+        by force or nodes are lost.
     type: float
     default: 30
   wait:
@@ -150,13 +153,13 @@ options:
     default: 300
 notes:
   - Needs the rights to C(get), C(list), C(create) and C(update) ConfigMaps, to C(get) and C(list) Pods, to C(list)
-    StatefulSets and Deployments, to C(create) C(pods/eviction) unless nobody is evicted, and to C(get) C(pods/proxy) where
-    workers tell their version by HTTP. With the right to C(watch) all of these O(wait) learns of changes at once.
-  - Without O(wait), a worker whose Pod is gone keeps its jobs until a run with O(wait), or with a smaller
-    O(linger_seconds).
+    StatefulSets and Deployments, to C(create) C(pods/eviction) unless nobody is evicted, and to C(get) C(pods/proxy)
+    where workers tell their version by HTTP. With the right to C(watch) all of these O(wait) learns of changes at once.
+  - Without O(wait), a worker whose Pod is gone keeps its jobs until a run with O(wait), or with
+    O(linger_seconds=0).
   - Pods that are not ready yet become workers in a later run, unless the pool has no jobs at all so far.
-  - The ConfigMap is marked by the annotation C(muster.dev/swarm) as one of Ansible. To hand it over to an operator, remove
-    the annotation.
+  - The ConfigMap is marked by the annotation C(muster.dev/swarm) as one of Ansible. To hand it over to an operator,
+    remove the annotation.
 seealso:
   - module: muster.coordination.swarm_info
 """
@@ -223,8 +226,8 @@ before:
 after:
   description:
     - What each worker is told now.
-    - In check mode, what each worker would be told in the end. How often a list is written until then is not known, so the
-      version of one that changes is not set.
+    - In check mode, what each worker would be told in the end. How often a list is written until then is not known, so
+      the version of one that changes is not set.
   returned: success
   type: dict
   sample:
@@ -238,8 +241,8 @@ assignment:
   sample: {"w-0": ["a", "b"], "w-1": ["c"], "w-2": ["d"]}
 moves:
   description:
-    - How many jobs this run found to leave a worker that is still there. Where jobs or workers change while it waits, those
-      of each placement are added up.
+    - How many jobs this run found to leave a worker that is still there. Where jobs or workers change while it waits,
+      those of each placement are added up.
   returned: success
   type: int
   sample: 1
@@ -265,8 +268,8 @@ imbalance:
   sample: 1
 method:
   description:
-    - How it was placed. V(quota), equal jobs on equal workers; V(flow), with classes, capacities, zones or dedicated jobs;
-      V(weighted), where weights differ.
+    - How it was placed. V(quota), equal jobs on equal workers; V(flow), with classes, capacities, zones or dedicated
+      jobs; V(weighted), where weights differ.
   returned: success
   type: str
   sample: quota

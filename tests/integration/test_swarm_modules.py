@@ -124,14 +124,11 @@ class Stage:
         }
         notes = annotations or {swarm_pool.APPLIED: ""}
         template = {"metadata": {"labels": {"app": name}, "annotations": notes}, "spec": pod}
-        spec = {"replicas": replicas, "selector": {"matchLabels": {"app": name}}, "serviceName": name}
-        self.api.create(
-            STATEFUL_SETS,
-            {
-                "metadata": {"name": name, "namespace": self.namespace, "labels": {"app": name, "swarm-worker": "true"}},
-                "spec": {**spec, "podManagementPolicy": "Parallel", "template": template},
-            },
-        )
+        spec: Object = {"replicas": replicas, "selector": {"matchLabels": {"app": name}}, "serviceName": name}
+        labels = {"app": name, "swarm-worker": "true"}
+        metadata = {"name": name, "namespace": self.namespace, "labels": labels}
+        spec |= {"podManagementPolicy": "Parallel", "template": template}
+        self.api.create(STATEFUL_SETS, {"metadata": metadata, "spec": spec})
 
     def scale(self, replicas: int, name: str = "w") -> None:
         scale = self.api.get(STATEFUL_SETS, name, self.namespace, "scale")
