@@ -16,17 +16,16 @@ from typing import Any, Final, Protocol
 from ansible_collections.muster.coordination.plugins.module_utils.api import Api, Object
 from ansible_collections.muster.coordination.plugins.module_utils.commit import commit
 from ansible_collections.muster.coordination.plugins.module_utils.decisions import (
-    placement,
     swarm,
     swarm_pool,
     swarm_status,
     worker_config,
 )
-from ansible_collections.muster.coordination.plugins.module_utils.decisions.convergence import held
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.placement import Job
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.swarm import Spec
 from ansible_collections.muster.coordination.plugins.module_utils.errors import Malformed
 from ansible_collections.muster.coordination.plugins.module_utils.verbs import swarm as verbs
+from ansible_collections.muster.coordination.plugins.module_utils.verbs import swarm_info
 from ansible_collections.muster.coordination.plugins.module_utils.verbs.swarm import Ask, Memory, Stale, Turn
 from muster.frame.authority import Term
 from muster.frame.cache import key_of
@@ -281,7 +280,8 @@ class Swarms:
         if known is None or known.turn is None:
             return self._missing(key)
         try:
-            return 200, explain(query.get("job", ""), known.jobs, known.turn)
+            told = swarm_info.explained(query.get("job"), known.jobs, known.turn)
+            return 200, {"waitsFor": told.pop("waits_for"), **told}
         except Malformed as error:
             return 404, {"error": str(error)}
 
@@ -296,26 +296,6 @@ class Swarms:
     def _missing(self, key: str) -> Answer:
         listed = ", ".join(sorted(self.known())) or "none yet"
         return 404, {"error": f"swarm is {key!r}: give one that this replica looks after, as NAMESPACE/NAME: {listed}"}
-
-
-def explain(job: str, jobs: Sequence[Job], turn: Turn) -> dict[str, Any]:
-    """Where a job is, where it is to be, and why. Raises Malformed for a job that is not there."""
-    step, config = turn.step, turn.step.config
-    why = placement.explain(job, jobs, turn.pool.members, held(turn.found.config, turn.pool.successors), step.placement)
-    listed = next((name for name, entry in config.entries.items() if job in entry.jobs), None)
-    planned = next((name for name, names in step.placement.assignment.items() if job in names), None)
-    leaving = sorted(name for name, hold in config.holds.items() if job in hold.leaving)
-    return {
-        "job": job,
-        "worker": listed,
-        "planned": planned,
-        "leaving": leaving,
-        "state": "unplaced" if planned is None else "moving" if listed != planned or leaving else "placed",
-        "why": why,
-        "waitsFor": {
-            name: step.waits[name] for name in {*leaving, *filter(None, [listed, planned])} if name in step.waits
-        },
-    }
 
 
 def _summary(known: Known) -> dict[str, Any]:

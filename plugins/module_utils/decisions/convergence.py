@@ -101,7 +101,8 @@ class Standing(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Step:
     """`config` is the configuration to be written (the very same, where nothing is); `evict` what is to be evicted now,
-    if the configuration stands as it was read. `standings` by worker; `waits` by worker: why it is not converged."""
+    if the configuration stands as it was read. `standings` by worker; `waits` by worker: why it is not converged,
+    first those for which others wait."""
 
     config: Config
     placement: Placement
@@ -143,7 +144,8 @@ def step(
     names = sorted({*sights, *config.entries}, key=natural)
     evictions = _evictions(config, {member.name for member in members}, names, sights, policy)
     standings = {name: _standing(name, after, plan, sights, policy) for name in names}
-    waits = {name: why for name in names if (why := _why(name, after, plan, sights, policy))}
+    others_wait_for = sorted(names, key=lambda name: not after.holds.get(name, Hold()).leaving)
+    waits = {name: why for name in others_wait_for if (why := _why(name, after, plan, sights, policy))}
     return Step(config if after == config else after, plan, evictions, standings, waits)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
 from ansible_collections.muster.coordination.plugins.module_utils.api import (
@@ -182,19 +182,14 @@ def turn(
         return done
     if parts != found.parts or not found.objects:
         _write(api, namespace, spec, manager, found, parts, check)
-        return _replaced(done, wrote=True, again=0.0)
+        return replace(done, wrote=True, again=0.0)
     if refresh:
         evicted, blocked = _evict(api, namespace, step.evict, check)
         scaled = _scale(
             api, namespace, swarm_pool.scale_to(spec, len(jobs), found.workloads, config), found.workloads, check
         )
-        done = _replaced(done, evicted=evicted, blocked=blocked, scaled=scaled)
-    return _replaced(done, again=_next(done, spec, memory))
-
-
-def _replaced(done: Turn, **changes: Any) -> Turn:
-    known = {name: getattr(done, name) for name in Turn.__dataclass_fields__}
-    return Turn(**{**known, **changes})
+        done = replace(done, evicted=evicted, blocked=blocked, scaled=scaled)
+    return replace(done, again=_next(done, spec, memory))
 
 
 def _next(done: Turn, spec: Spec, memory: Memory) -> float | None:
