@@ -37,8 +37,9 @@ from ansible_collections.muster.coordination.plugins.module_utils.api import NAM
 from ansible_collections.muster.coordination.tests.support.control_plane import ControlPlane
 from ansible_collections.muster.coordination.tests.support.nursery import insist
 from ansible_collections.muster.coordination.tests.support.planted_controllers import EVERYBODY, MODES, UNGUARDED
+from ansible_collections.muster.coordination.tests.support.storm import PODS
 from ansible_collections.muster.coordination.tests.support.vm_lab import Lab, make_namespace
-from ansible_collections.muster.coordination.tests.support.vm_storm import PODS, Storm
+from ansible_collections.muster.coordination.tests.support.vm_storm import Storm
 from bench import exactly_once_report as report
 from bench.holders import api_of
 from bench.machine import CHECKOUT, facts, say
