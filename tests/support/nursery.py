@@ -33,6 +33,7 @@ from ansible_collections.muster.coordination.plugins.module_utils.api import (
     ApiError,
     NotFound,
 )
+from ansible_collections.muster.coordination.plugins.module_utils.errors import TimedOut
 from ansible_collections.muster.coordination.tests.support import bombs, planted_controllers
 from ansible_collections.muster.coordination.tests.support.authority_oracle import Act, Life, read_lines
 from ansible_collections.muster.coordination.tests.support.bombs import OK, Bomb, Explosives
@@ -315,7 +316,7 @@ def insist(call: Callable[[], Any], seconds: float = BACK) -> Any:
     while True:
         try:
             return call()
-        except ApiError:
+        except (ApiError, TimedOut):
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.1)

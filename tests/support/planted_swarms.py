@@ -125,7 +125,7 @@ _carry_out = convergence._carry_out
 BUGS: Final[Mapping[str, Bug]] = {
     "hands over without waiting": Bug("W1", "W1: ", _waits_for_nobody),
     "an ending Pod counts as gone": Bug("W1", "W1: ", _ending_is_ended),
-    "any Pod has read the list": Bug("W1", "W1: ", _no_barrier),
+    "any Pod has read the list": Bug("W4", "W4: ", _no_barrier),
     "forgets what leaves": Bug("W1", "W1: ", _forgets_what_leaves),
     "overwrites what others wrote": Bug("W2", "W2: ", _overwrites),
     "restarts who has not changed": Bug("W3", "W3: ", _restarts_all),

@@ -55,6 +55,7 @@ from ansible_collections.muster.coordination.tests.support.swarm_pods import (
     Document,
     Entry,
     Object,
+    Programs,
     Record,
     Temper,
     newest,
@@ -165,6 +166,7 @@ class Lab:
         self.chronicle = Chronicle()
         self.room = threading.Event()  # while it is not set, there is no node for new Pods
         self.room.set()
+        self.programs: Programs | None = None  # in place of the workers here
         self.pods: dict[str, Object] = {}
         self.swarms: dict[str, Object] = {}
         self.containers: dict[str, Container] = {}  # of the Pods that are there, by name
@@ -527,6 +529,7 @@ class Lab:
                 temper=self._temper,
                 room=self.room,
                 seed=self._seed,
+                programs=self.programs,
                 news=self._tell_news,
                 ending=self._judge_eviction,
             )

@@ -20,7 +20,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import yaml
 
@@ -57,11 +57,13 @@ class Document(NamedTuple):
 
 
 class Temper(NamedTuple):
-    """How slow things are, in seconds at most: a Pod's begin, noticing another list, ending a job."""
+    """How slow things are, in seconds at most: a Pod's begin, noticing another list, ending jobs that were let go, and
+    all of them as the Pod ends."""
 
     begin: float = 0.05
     notice: float = 0.05
     end: float = 0.1
+    leave: float = 0.1
 
 
 BRISK: Final = Temper()
@@ -150,13 +152,13 @@ class Worker:
 
     _runs = itertools.count(1)
 
-    def __init__(self, name: str, uid: str, record: Record, slow: Callable[[], float]) -> None:
-        """`slow` says how many seconds it takes to end jobs."""
+    def __init__(self, name: str, uid: str, record: Record, slow: Callable[[float], float], temper: Temper) -> None:
+        """`slow` makes of the most seconds that something may take those that it takes."""
         self.who = (name, uid, f"run-{next(self._runs)}")
         self.entry: Entry | None = None  # what it was told last
         self.version: int | None = None  # what it tells
         self.killed = threading.Event()
-        self._record, self._slow = record, slow
+        self._record, self._slow, self._temper = record, slow, temper
         self._jobs: set[str] = set()
         self._lock = threading.Lock()
 
@@ -173,14 +175,14 @@ class Worker:
             self._record.begin(self.who, new)
             self._jobs |= new
         if gone:
-            self.killed.wait(self._slow())
+            self.killed.wait(self._slow(self._temper.end))
             self._end(gone)
         self.version = entry.version if entry else None
 
     def end(self) -> None:
         """As by SIGTERM."""
         if self._jobs:
-            self.killed.wait(self._slow())
+            self.killed.wait(self._slow(self._temper.leave))
         self.kill()
 
     def kill(self) -> None:
@@ -216,7 +218,7 @@ class Page:
                 pass  # an operator that was killed while it was told
 
         while True:
-            self.address = f"127.{random.randint(64, 254)}.{random.randint(1, 254)}.{random.randint(1, 254)}"
+            self.address = some_address()
             with suppress(OSError):
                 self._server = Server((self.address, PORT), Handler)
                 break
@@ -225,6 +227,23 @@ class Page:
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+def some_address() -> str:
+    """One of this host's own, of which there are many."""
+    return f"127.{random.randint(64, 254)}.{random.randint(1, 254)}.{random.randint(1, 254)}"
+
+
+class Programs(Protocol):
+    """Real processes in place of the workers here; the journals are theirs, too."""
+
+    def begin(self, name: str, uid: str, address: str) -> None:
+        """Start that of a Pod, which serves its page at this address."""
+
+    def is_ready(self, uid: str) -> bool: ...
+
+    def end(self, uid: str) -> None:
+        """End it, and return when it has ended."""
 
 
 CONFIG, END, RESTART, LOSE = "config", "end", "restart", "lose"
@@ -244,6 +263,7 @@ class Container:
         temper: Temper = BRISK,
         room: threading.Event | None = None,
         seed: int = 0,
+        programs: Programs | None = None,
         news: Callable[[], None] = lambda: None,
         ending: Callable[[Container], None] = lambda container: None,
     ) -> None:
@@ -265,7 +285,9 @@ class Container:
         self._deleted = threading.Event()
         self._restarts = 0
         self.worker = self._new_worker()
-        self.page = Page(self._told) if self.reports else None
+        self._programs = programs
+        self.page = Page(self._told) if self.reports and not programs else None
+        self.address = self.page.address if self.page else some_address()
         self.thread = threading.Thread(target=self._run, name=f"pod {self.name}", daemon=True)
         self.thread.start()
 
@@ -309,14 +331,20 @@ class Container:
                 return False
         if self._deleted.wait(self._dice.uniform(0, self._temper.begin)):
             return False
-        self._read_anew()
+        if self._programs:
+            self._programs.begin(self.name, self.uid, f"{self.address}:{PORT}")
+            while not self._programs.is_ready(self.uid) and not self._deleted.wait(0.05):
+                pass
+        else:
+            self._read_anew()
         insist(lambda: self._say(is_running=True))
         self.is_ready = True
         self._news()
         return True
 
     def _turn(self, what: str) -> bool:
-        if what == CONFIG and self.reports and not (self._is_deaf and self.worker.entry):
+        listens = self.reports and not self._programs and not (self._is_deaf and self.worker.entry)
+        if what == CONFIG and listens:
             if not self._deleted.wait(self._dice.uniform(0, self._temper.notice)):
                 self._update(self._documents(self.head))
         elif what == RESTART:
@@ -334,6 +362,8 @@ class Container:
         self.is_ready = False
         self._at_end(self)
         self.worker.end()
+        if self._programs:
+            self._programs.end(self.uid)
         insist(lambda: self._say(is_running=False))
         self.free()
         self._news()
@@ -354,7 +384,7 @@ class Container:
             self.worker.take(newest(self._read, self.name))
 
     def _new_worker(self) -> Worker:
-        return Worker(self.name, self.uid, self._record, lambda: self._dice.uniform(0, self._temper.end))
+        return Worker(self.name, self.uid, self._record, lambda most: self._dice.uniform(0, most), self._temper)
 
     def _told(self) -> Object:
         worker = self.worker
@@ -372,8 +402,8 @@ class Container:
         ready = {"type": "Ready", "status": str(is_running), "lastTransitionTime": at}
         said: Object = {"phase": "Running"} if is_running else {}
         said["containerStatuses"] = [{**container, "restartCount": self._restarts}]
-        if self.page:
-            said |= {"podIP": self.page.address, "podIPs": [{"ip": self.page.address}]}
+        if self.reports:
+            said |= {"podIP": self.address, "podIPs": [{"ip": self.address}]}
 
         def decide(there: Object | None) -> tuple[Object | None, None]:
             if there is None or there["metadata"]["uid"] != self.uid:

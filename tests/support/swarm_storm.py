@@ -54,7 +54,7 @@ WRITES: Final = {
     "leader": (*SWARM_WRITES, *LEASE_WRITES),
     "shard": (*SWARM_WRITES, *LEASE_WRITES, "table write"),
 }
-SLOW: Final = Temper(notice=0.1, end=0.4)  # what is not waited for is seen
+SLOW: Final = Temper(notice=0.1, end=0.4, leave=1.2)  # what is not waited for is seen
 LINGER: Final = 2.0  # seconds: so long the worker of a Pod may go on that is lost
 LATE_WRITE: Final = "frozen with a configuration in flight"
 FAULTS: Final[Sequence[tuple[Any, str, str]]] = (  # fault, method, what is in the path

@@ -16,7 +16,7 @@ import pytest
 
 from ansible_collections.muster.coordination.plugins.module_utils.decisions import election
 from ansible_collections.muster.coordination.plugins.module_utils.errors import MusterError
-from ansible_collections.muster.coordination.tests.support import vm_storm
+from ansible_collections.muster.coordination.tests.support import swarm_storm, vm_storm
 from ansible_collections.muster.coordination.tests.support.authority_oracle import read_lines
 from ansible_collections.muster.coordination.tests.support.bombs import (
     AFTER,
@@ -31,6 +31,9 @@ from ansible_collections.muster.coordination.tests.support.bombs import (
 
 ME = election.Identity("operator-0", "uid", "run")
 NOW = "2026-01-01T00:00:00.000000Z"
+HEAD = {"name": "main", "labels": {"muster.dev/worker-config": "main"}}
+LEAVING = '{"workers": {"w-0": {"leaving": {"a": 1}}, "w-1": {}}}'
+READY = {"type": "Ready", "status": "False", "reason": "Converging"}
 
 
 def lease(**spec: Any) -> dict[str, Any]:
@@ -59,6 +62,17 @@ def test_it_knows_what_is_written_to_leases() -> None:
         (("PUT", "virtualmachines", ""), {"metadata": {"finalizers": ["ours"]}}, "finalizer add"),
         (("PUT", "virtualmachines", ""), {"metadata": {"finalizers": []}}, "finalizer remove"),
         (("PUT", "virtualmachines", "status"), {"status": {"phase": "Running"}}, "status Running"),
+        (("POST", "configmaps", ""), {"metadata": HEAD}, "config make"),
+        (("PUT", "configmaps", ""), {"metadata": HEAD}, "config assign"),
+        (("PUT", "configmaps", ""), {"metadata": HEAD, "data": {"handover.json": '{"workers": {}}'}}, "config assign"),
+        (("PUT", "configmaps", ""), {"metadata": HEAD, "data": {"handover.json": LEAVING}}, "config revoke"),
+        (("POST", "configmaps", ""), {"metadata": {**HEAD, "name": "main-1"}}, "part make"),
+        (("PUT", "configmaps", ""), {"metadata": {**HEAD, "name": "main-1"}}, "part write"),
+        (("PUT", "swarms", "status"), {"status": {"conditions": [READY]}}, "status Converging"),
+        (("PUT", "swarms", "status"), {"status": {"configMaps": 1}}, "status None"),
+        (("PUT", "statefulsets", "scale"), {"spec": {"replicas": 2}}, "scale"),
+        (("PUT", "deployments", "scale"), {"spec": {"replicas": 2}}, "scale"),
+        (("POST", "pods", "eviction"), {}, "evict"),
         (("POST", "events", ""), {}, "event"),
         (("DELETE", "leases", ""), {}, "DELETE leases"),
     ],
@@ -84,10 +98,11 @@ def test_it_knows_what_is_asked_of_the_cloud(method: str, path: str, kind: str) 
 
 
 def test_every_kind_is_a_kill_point_before_and_after() -> None:
-    for mode, kinds in vm_storm.WRITES.items():
-        named = [str(point) for point in vm_storm.kill_points(mode)]
-        assert sorted(named) == sorted(f"{when} {kind}" for kind in kinds for when in (BEFORE, AFTER))
-    assert {"table write"} == {*vm_storm.WRITES["shard"]} - {*vm_storm.WRITES["leader"]}
+    for storm in (vm_storm, swarm_storm):
+        for mode, kinds in storm.WRITES.items():
+            named = [str(point) for point in storm.kill_points(mode)]
+            assert sorted(named) == sorted(f"{when} {kind}" for kind in kinds for when in (BEFORE, AFTER))
+        assert {"table write"} == {*storm.WRITES["shard"]} - {*storm.WRITES["leader"]}
 
 
 def child(record: Path, bomb: Bomb) -> None:
