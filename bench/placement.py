@@ -45,7 +45,7 @@ PACKAGES = ("uhashring", "clandestined", "jump-consistent-hash", "kafka-python",
 SPEED = ("quota-100k", "quota-1m", "classes-100k", "skewed-100k", "weighted-10k")
 PERMUTED = ("quota", "classes", "weighted")
 Named = TypeVar("Named", Job, Worker)
-PATIENCE, LONG = 150, 600  # seconds of CPU time for one measurement in a process of its own; for HiGHS
+PATIENCE, LONG = 90, 600  # seconds of CPU time for one measurement in a process of its own; for HiGHS
 SLOW = 10.0  # seconds of CPU time: once is enough to know
 
 
@@ -260,7 +260,8 @@ def child(*arguments: str, hash_seed: str = "random", patience: int = PATIENCE) 
     if done.returncode in (-signal.SIGKILL, -signal.SIGXCPU):
         return {"over_s": patience}
     if done.returncode:
-        raise RuntimeError(f"{' '.join(command[1:])}: {done.stderr.strip().splitlines()[-1:]}")
+        said = done.stderr.strip().splitlines()[-1:]
+        raise RuntimeError(f"{' '.join(command[1:])} ended with {done.returncode}: {said}")
     (line,) = (line for line in done.stdout.splitlines() if line.startswith("{"))
     found: dict[str, Any] = json.loads(line)
     return found
