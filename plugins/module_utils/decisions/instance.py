@@ -49,7 +49,8 @@ class Key(NamedTuple):
         return f"{self.kind} {self.name}"
 
 
-Seen = Mapping[Key, Object | None]  # None: it is not there
+# None: it is not there
+Seen = Mapping[Key, Object | None]  # pylint: disable=unsupported-binary-operation
 
 
 class Look(NamedTuple):

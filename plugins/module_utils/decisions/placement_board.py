@@ -59,7 +59,7 @@ class Board:
 
     def fits(self, job: Job, worker: int, *, source: int | None = None, leaving: Job | None = None) -> bool:
         """Whether the worker may have it besides what it has; `source` has it now, and `leaving` goes there."""
-        _, takes, capacity, zone = self.pool[worker]
+        _other, takes, capacity, zone = self.pool[worker]
         if job.group not in takes:
             return False
         if capacity is not None and self.load[worker] + job.weight - (leaving.weight if leaving else 0) > capacity:
@@ -93,8 +93,8 @@ class Board:
         for search in (
             self._shifts(fullest),
             self._shifts_to(emptiest, budget),
-            (step for _, other in self.ranked[:NEAR] for step in self._exchanges(fullest, other)),
-            (step for _, other in self.ranked[-NEAR:] for step in self._exchanges(other, emptiest)),
+            (step for _other, other in self.ranked[:NEAR] for step in self._exchanges(fullest, other)),
+            (step for _other, other in self.ranked[-NEAR:] for step in self._exchanges(other, emptiest)),
         ):
             best = min((step for step in search if budget is None or step.cost <= budget), default=None)
             if best:

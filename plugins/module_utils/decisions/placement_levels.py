@@ -171,7 +171,7 @@ def _filled(demands: Sequence[Demand], types: Sequence[int], pool: Pool, need: S
     for index, type_ in enumerate(types):
         for port, jobs in pool.start[type_].items():
             if port in local:
-                kind, _, limit = network.ports[local[port]]
+                kind, _other, limit = network.ports[local[port]]
                 fits = min(jobs, network.room[index], network.left[kind], limit - network.through[local[port]])
                 if fits:
                     network.load(index, local[port], fits)

@@ -55,17 +55,17 @@ class Network:
         self.through = [0] * len(ports)
         self.room = list(need)
         self.stays: Sequence[Mapping[int, int]] = stays or [{}] * bins
-        self.flow: list[dict[int, int]] = [{} for _ in need]
+        self.flow: list[dict[int, int]] = [{} for _other in need]
         self.spare = list(spare) if spare else [0] * bins
         self.drawn = [0] * bins  # of spare
         self.shared = shared
         self._fare = fare
         self._toll = toll or [0] * bins
-        self._ports_of: list[list[int]] = [[] for _ in supply]
-        for port, (kind, _, _) in enumerate(ports):
+        self._ports_of: list[list[int]] = [[] for _other in supply]
+        for port, (kind, _other, _other) in enumerate(ports):
             self._ports_of[kind].append(port)
         # stays that are not taken: bins by port, in a dict for its order
-        self._open: list[dict[int, None]] = [{} for _ in ports]
+        self._open: list[dict[int, None]] = [{} for _other in ports]
         for bin_, own in enumerate(self.stays):
             for port in own:
                 self._open[port][bin_] = None
@@ -104,7 +104,7 @@ class Network:
 
         It is the least of all minimum cuts, so it does not depend on which of the greatest flows was found.
         """
-        distance, _, _ = self._search()
+        distance, _other, _other = self._search()
 
         def reached(start: int, end: int) -> list[int]:
             return [node - start for node in range(start, end) if distance[node] < NEVER]
@@ -172,7 +172,7 @@ class Network:
         """Distances from what is left, by prices; layers within them; onward arcs which may lie on a shortest path."""
         price, sink = self._price, self._sink
         distance, layer = [NEVER] * (sink + 1), [0] * (sink + 1)
-        onward: list[list[int]] = [[] for _ in distance]
+        onward: list[list[int]] = [[] for _other in distance]
         done = bytearray(sink + 1)
         sources = [kind for kind, left in enumerate(self.left) if left]
         for kind in sources:

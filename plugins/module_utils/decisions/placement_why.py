@@ -132,12 +132,12 @@ def connected(reach: Mapping[int, Iterable[int]]) -> list[tuple[list[int], list[
 
 
 def _labels(labels: Sequence[tuple[str, str]]) -> str:
-    groups = sorted({group for group, _ in labels})
+    groups = sorted({group for group, _other in labels})
     named = [group for group in groups if group]
     said = ["without a class"] if "" in groups else []
     if named:
         said.append(f"{'class' if len(named) == 1 else 'classes'} {some_names(named)}")
-    spreads = sorted({spread for _, spread in labels})
+    spreads = sorted({spread for _other, spread in labels})
     if spreads != [""]:
         said[-1] += f", spread {some_names([spread for spread in spreads if spread])}"
     return " or ".join(said)

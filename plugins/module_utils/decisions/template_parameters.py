@@ -53,7 +53,7 @@ _ALLOWED: Final = {
     BOOLEAN: "give true or false, without quotes",
 }
 
-Scalar = str | int | float | bool
+Scalar = str | int | float | bool  # pylint: disable=unsupported-binary-operation
 
 
 class Parameter(NamedTuple):
@@ -164,9 +164,9 @@ def from_text(parameter: Parameter, text: str, where: str) -> Scalar:
     match parameter.type, text:
         case "boolean", "true" | "false":
             return text == "true"
-        case "integer", _ if re.fullmatch(r"-?[0-9]{1,19}", text):
+        case "integer", _other if re.fullmatch(r"-?[0-9]{1,19}", text):
             return check_value(parameter, int(text), where)
-        case "number", _ if re.fullmatch(r"-?[0-9]{1,19}(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,3})?", text):
+        case "number", _other if re.fullmatch(r"-?[0-9]{1,19}(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,3})?", text):
             return check_value(parameter, json.loads(_without_zeros(text)), where)
     return check_value(parameter, text, where)
 
@@ -253,7 +253,8 @@ def _bound(kind: str, schema: Mapping[str, Any], key: str, where: str) -> int | 
     if key not in schema:
         return None
     bound = _check_type(kind, schema[key], f"{where}.{key}")
-    assert isinstance(bound, int | float)  # by KEYWORDS no other type has bounds
+    if not isinstance(bound, int | float):
+        raise AssertionError("by KEYWORDS no other type has bounds")
     return bound
 
 

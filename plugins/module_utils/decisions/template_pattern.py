@@ -182,13 +182,13 @@ def _add(node: Node, states: list[State]) -> None:
         case Choice(parts):
             _add_choice(parts, states)
         case Repeat(part, least, most):
-            for _ in range(least):
+            for _other in range(least):
                 _add(part, states)
             if most is None:
                 _add_loop(part, states)
             else:
                 _add_optional(part, most - least, states)
-        case _:
+        case _other:
             states.append(State(node, (len(states) + 1,)))
 
 
@@ -217,7 +217,7 @@ def _add_loop(part: Node, states: list[State]) -> None:
 def _add_optional(part: Node, times: int, states: list[State]) -> None:
     """Each of them may be the last."""
     forks = []
-    for _ in range(times):
+    for _other in range(times):
         forks.append(len(states))
         states.append(State(None, ()))
         _add(part, states)

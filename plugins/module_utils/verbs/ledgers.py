@@ -19,7 +19,6 @@ from ansible_collections.muster.coordination.plugins.module_utils.decisions impo
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.ledger import Ledger
 
 Verdict = TypeVar("Verdict")
-Change = Callable[[Ledger | None], tuple[Ledger | None, Any]]
 Object = dict[str, Any]
 
 SECONDS: Final = 15.0  # for one write, with what it takes to get through
