@@ -18,7 +18,7 @@ GALAXY = yaml.safe_load((CHECKOUT / "galaxy.yml").read_text())
 # A new name here must be a thing that a user of the collection needs; else it belongs into build_ignore of galaxy.yml.
 WANTED = {
     "CHANGELOG.rst", "FILES.json", "LICENSE", "MANIFEST.json", "README.md", "requirements.txt", "requirements.yml",
-    "changelogs", "charts", "docs", "meta", "playbooks", "plugins", "roles", "tests",
+    "changelogs", "charts", "kustomize", "docs", "meta", "playbooks", "plugins", "roles", "tests",
 }  # fmt: skip
 WANTED_TESTS = {"tests/config.yml", "tests/sanity"}
 NEEDED = {
@@ -27,6 +27,8 @@ NEEDED = {
     "roles/distributor/meta/argument_specs.yml", "charts/distributor/Chart.yaml",
     "roles/chart/meta/argument_specs.yml", "roles/vm_operator/meta/argument_specs.yml", "playbooks/vm_operator.yml",
     "charts/vm-operator/Chart.yaml", "charts/vm-operator/crds/virtualmachines.yaml",
+    "roles/swarm_operator/meta/argument_specs.yml", "kustomize/swarm-operator/base/kustomization.yaml",
+    "playbooks/swarm_operator.yml", "plugins/modules/swarm_rebalance.py",
 }  # fmt: skip
 
 
