@@ -65,7 +65,7 @@ def _load_json(text: str, where: str) -> Any:
     def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) < len(pairs):
-            keys = [key for key, _ in pairs]
+            keys = [key for key, _other in pairs]
             twice = next(key for number, key in enumerate(keys) if key in keys[:number])
             raise Malformed(where, twice, "write each key once")
         return found

@@ -7,7 +7,7 @@ Rules
 1. A job that is dedicated comes first and has a worker for itself. Then, in this order: as many jobs as possible have a
    worker; the loads are as equal as possible; as few live jobs as possible move; few workers restart.
 2. The same input gives the same bytes, in whatever order it comes and whatever the hash seed. Given its own result as
-   `previous`, a placement changes nothing.
+   `previous`, a placement changes nothing (but for a weighted one that its churn had cut short).
 3. An overloaded worker gives up its last jobs by name; what is homeless, by name, fills the workers in natural order.
    So, from nothing, the workers have contiguous blocks of the sorted jobs.
 4. Three paths. Quota (here): all jobs weigh the same and may run everywhere. N jobs on M workers are q = N // M each,
@@ -20,8 +20,7 @@ Tamir, Semi-matchings for bipartite graphs, 2006; Frank and Murota, Decreasing m
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from operator import itemgetter
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from ansible_collections.muster.coordination.plugins.module_utils.decisions import (
@@ -33,6 +32,7 @@ from ansible_collections.muster.coordination.plugins.module_utils.decisions impo
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.placement_pool import (
     Held,
     Job,
+    Listed,
     Placement,
     Previous,
     Worker,
@@ -54,37 +54,33 @@ def place(jobs: Iterable[Job], workers: Iterable[Worker], previous: Previous, *,
     """
     if churn is not None and (not isinstance(churn, int) or churn < 0):
         raise Malformed("churn", churn, "give a whole number from 0 on, or None")
-    listed = jobs if isinstance(jobs, list | tuple) else list(jobs)
-    names = list(map(itemgetter(0), listed))
-    distinct = placement_pool.check_names("jobs", names)
-    kinds = placement_pool.kinds_of(listed)
+    listed = placement_pool.listed(jobs)
     pool = placement_pool.in_natural_order(workers)
-    weights = {weight for weight, _, dedicated, _ in kinds if not dedicated}
+    weights = {weight for weight, _other, dedicated, _other in listed.sorts if not dedicated}
     if len(weights) > 1 and pool:
-        return placement_weighted.weighted_path(listed, names, distinct, pool, previous, churn)
+        return placement_weighted.weighted_path(listed, pool, previous, churn)
     weight = weights.pop() if weights else 1
-    if not _is_uniform(kinds, pool, len(listed)):
-        return placement_flow.flow_path(listed, names, distinct, pool, previous, weight)
-    return _quota_path(names, distinct, [worker.name for worker in pool], previous, weight)
+    if not _is_uniform(listed, pool):
+        return placement_flow.flow_path(listed, pool, previous, weight)
+    return _quota_path(listed.names, listed.distinct, pool, previous, weight)
 
 
 def place_names(names: Sequence[str], workers: Iterable[str], previous: Previous) -> Placement:
     """The quota path on plain names: jobs that weigh the same, on workers that run any. Raises Malformed as `place`."""
     distinct = placement_pool.check_names("jobs", names)
-    pool = placement_pool.in_natural_order(map(Worker, workers))
-    return _quota_path(names, distinct, [worker.name for worker in pool], previous, 1)
+    return _quota_path(names, distinct, placement_pool.in_natural_order(map(Worker, workers)), previous, 1)
 
 
-def _is_uniform(kinds: Collection[tuple[int, str, bool, str]], pool: Sequence[Worker], jobs: int) -> bool:
+def _is_uniform(listed: Listed, pool: Sequence[Worker]) -> bool:
     """Whether all jobs, which are of one weight, may run everywhere, and no capacity binds."""
     if not pool:
         return True  # nothing is placed at all
-    if any(dedicated for _, _, dedicated, _ in kinds):
+    if listed.has_dedicated or (listed.has_spread and len({worker.zone for worker in pool}) > 1):
         return False
-    groups = {group for _, group, _, _ in kinds}
-    if any(spread for _, _, _, spread in kinds) and len({worker.zone for worker in pool}) > 1:
-        return False
-    most = max((weight for weight, _, _, _ in kinds), default=0) * -(-jobs // len(pool))
+    groups = {group for _other, group, _other, _other in listed.sorts}
+    most = max((weight for weight, _other, _other, _other in listed.sorts), default=0) * -(
+        -len(listed.names) // len(pool)
+    )
     return all(worker.takes >= groups and (worker.capacity is None or worker.capacity >= most) for worker in pool)
 
 
@@ -98,11 +94,11 @@ class Bounds(NamedTuple):
 
 
 def _quota_path(
-    names: Sequence[str], distinct: set[str], order: Sequence[str], previous: Previous, weight: int
+    names: Sequence[str], distinct: set[str], pool: Sequence[Worker], previous: Previous, weight: int
 ) -> Placement:
-    if not order:
+    if not pool:
         return Placement({}, dict.fromkeys(sorted(names), placement_why.NO_WORKERS), QUOTA, 0, 0, 0, 0, 0)
-    now = placement_pool.held(names, distinct, order, previous)
+    now = placement_pool.held(names, distinct, pool, previous)
     bounds = least(now, len(names))
     targets = quotas(now, len(names))
     moves = 0

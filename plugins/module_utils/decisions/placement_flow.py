@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from operator import itemgetter
 from typing import NamedTuple
 
 from ansible_collections.muster.coordination.plugins.module_utils.decisions import (
@@ -33,7 +32,7 @@ from ansible_collections.muster.coordination.plugins.module_utils.decisions.plac
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.placement_levels import Block, Pool
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.placement_network import NEVER, Network
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.placement_pool import (
-    Job,
+    Listed,
     Placement,
     Previous,
     Worker,
@@ -55,22 +54,11 @@ class Side(NamedTuple):
     is_calm: bool
 
 
-def flow_path(
-    jobs: Sequence[Job],
-    names: Sequence[str],
-    distinct: set[str],
-    pool: Sequence[Worker],
-    previous: Previous,
-    weight: int,
-) -> Placement:
-    """The placement of jobs, all of this weight but for dedicated ones.
-
-    `names` are those of the jobs, `distinct` the same as a set, which is used up.
-    """
-    now = placement_pool.held(names, distinct, [worker.name for worker in pool], previous)
-    reserved = placement_reserve.reserve(jobs, pool, now, placement_pool.zone_limits(jobs, pool))
-    others = [job for job in jobs if not job[3]] if any(map(itemgetter(3), jobs)) else jobs
-    kinds = placement_kinds.kinds(others, pool, reserved.job_on, reserved.limits)
+def flow_path(listed: Listed, pool: Sequence[Worker], previous: Previous, weight: int) -> Placement:
+    """The placement of jobs that are all of this weight, but for dedicated ones."""
+    now = placement_pool.held(listed.names, listed.distinct, pool, previous)
+    reserved = placement_reserve.reserve(listed, pool, now)
+    kinds = placement_kinds.kinds(listed, pool, reserved.job_on, reserved.limits)
     sides = [
         Side(
             own,
@@ -82,7 +70,7 @@ def flow_path(
     ]
     hopeless, blocks = placement_levels.blocks(kinds.demands, _pool(kinds, sides))
     found = [*blocks, *hopeless]
-    wanted: list[Mapping[int, int]] = [{} for _ in pool]
+    wanted: list[Mapping[int, int]] = [{} for _other in pool]
     unchanged = sum(_settle(block, kinds, sides, wanted) for block in found)
     unchanged += _calm_outside(found, kinds, sides, reserved)
     changes = _apply(kinds, sides, wanted, reserved, now.homeless)
@@ -115,7 +103,7 @@ def _calm_outside(blocks: Sequence[Block], kinds: Kinds, sides: Sequence[Side], 
 
 def _pool(kinds: Kinds, sides: Sequence[Side]) -> Pool:
     capacities = [sorted(Counter(sides[worker].capacity for worker in type_.workers).items()) for type_ in kinds.types]
-    start: list[Counter[int]] = [Counter() for _ in kinds.types]
+    start: list[Counter[int]] = [Counter() for _other in kinds.types]
     for worker, type_ in kinds.type_of.items():
         start[type_].update(sides[worker].has)
     return Pool(kinds.ports, kinds.hubs, capacities, start)
@@ -196,7 +184,7 @@ def _trim_ports(network: Network, flows: Sequence[dict[int, int]], over: list[in
     left = list(network.left)
     excess = {}
     for port, jobs in sorted(total.items()):
-        kind, _, limit = network.ports[port]
+        kind, _other, limit = network.ports[port]
         fits = min(jobs, limit, left[kind])
         left[kind] -= fits
         if fits < jobs:
@@ -277,7 +265,7 @@ def _reasons(
     """Of a hopeless block, by kind: which jobs are too many, and which workers too few."""
     labels = [label for demand in block.demands for label in kinds.labels[demand.kind]]
     workers = sorted(worker for type_ in block.types for worker in kinds.types[type_].workers)
-    groups = {group for group, _ in labels}
+    groups = {group for group, _other in labels}
     why = placement_why.shortage(
         labels,
         sum(demand.jobs for demand in block.demands),

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.placement_levels import Demand
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.placement_network import Port
-from ansible_collections.muster.coordination.plugins.module_utils.decisions.placement_pool import Job, Worker, Zones
+from ansible_collections.muster.coordination.plugins.module_utils.decisions.placement_pool import Listed, Worker, Zones
 
 Label = tuple[str, str]  # group, spread
 
@@ -46,7 +46,7 @@ class Kinds(NamedTuple):
         """How many of these jobs the worker may run, by port."""
         if worker not in self.type_of:
             return {}
-        takes, zone, _ = self.types[self.type_of[worker]]
+        takes, zone, _other = self.types[self.type_of[worker]]
         found = {}
         for kind, jobs in Counter(map(self.kind_of.get, own)).items():
             if kind is not None:
@@ -56,11 +56,14 @@ class Kinds(NamedTuple):
         return found
 
 
-def kinds(jobs: Sequence[Job], pool: Sequence[Worker], apart: Collection[int], limits: Zones) -> Kinds:
-    """Of these jobs, on the workers whose numbers are not `apart`; `limits` by (spread, zone)."""
-    pairs = list(map(itemgetter(2, 4), jobs))
-    counts = sorted(Counter(pairs).items())
-    types, takers = _types({label for label, _ in counts}, pool, apart)
+def kinds(listed: Listed, pool: Sequence[Worker], apart: Collection[int], limits: Zones) -> Kinds:
+    """Of the jobs that are not dedicated, on the workers whose numbers are not `apart`; `limits` by (spread, zone)."""
+    jobs = [job for job in listed.jobs if not job.dedicated] if listed.has_dedicated else listed.jobs
+    key_of = itemgetter(2, 4) if listed.has_spread else itemgetter(2)  # no pair for each job if the group says it all
+    counted = Counter(map(key_of, jobs))
+    label_at = {key: key if listed.has_spread else (key, "") for key in counted}
+    counts = sorted((label_at[key], count) for key, count in counted.items())
+    types, takers = _types({label for label, _other in counts}, pool, apart)
     number: dict[Label | tuple[int, ...], int] = {}
     labels: list[list[Label]] = []
     supply: list[int] = []
@@ -72,12 +75,13 @@ def kinds(jobs: Sequence[Job], pool: Sequence[Worker], apart: Collection[int], l
         labels[kind].append(label)
         supply[kind] += count
     ports, port_at, hubs = _ports(labels, supply, types, takers, limits)
-    ports_of: list[list[int]] = [[] for _ in labels]
+    ports_of: list[list[int]] = [[] for _other in labels]
     for index, port in enumerate(ports):
         ports_of[port.kind].append(index)
     kind_at = {label: kind for kind, some in enumerate(labels) for label in some}
+    kind_of_key = {key: kind_at[label] for key, label in label_at.items()}
     return Kinds(
-        kind_of=dict(zip(map(itemgetter(0), jobs), map(kind_at.__getitem__, pairs), strict=True)),
+        kind_of=dict(zip(map(itemgetter(0), jobs), map(kind_of_key.__getitem__, map(key_of, jobs)), strict=True)),
         labels=labels,
         demands=[
             Demand(kind, count, tuple(own)) for kind, (count, own) in enumerate(zip(supply, ports_of, strict=True))
@@ -94,10 +98,10 @@ def _types(
     labels: Collection[Label], pool: Sequence[Worker], apart: Collection[int]
 ) -> tuple[list[Type], dict[str, tuple[int, ...]]]:
     """The types, and for each group the numbers of those that take it."""
-    groups = {group for group, _ in labels}
-    has_zones = any(spread for _, spread in labels)
+    groups = {group for group, _other in labels}
+    has_zones = any(spread for _other, spread in labels)
     members: dict[tuple[frozenset[str], str], list[int]] = {}
-    for worker, (_, takes, _, zone) in enumerate(pool):
+    for worker, (_other, takes, _other, zone) in enumerate(pool):
         if worker not in apart:
             members.setdefault((frozenset(takes & groups), zone if has_zones else ""), []).append(worker)
     ordered = sorted(members, key=lambda key: (sorted(key[0]), key[1]))
@@ -122,7 +126,7 @@ def _ports(
     hubs: dict[tuple[int, ...], int] = {}
     ports: list[Port] = []
     port_at: dict[tuple[int, str], int] = {}
-    for kind, ((group, spread), *_) in enumerate(labels):
+    for kind, ((group, spread), *_other) in enumerate(labels):
         parts = {zone: tuple(some) for zone, some in sorted(zoned.get(group, {}).items())} if spread else {}
         if not spread and takers[group]:
             parts[""] = takers[group]

@@ -74,6 +74,23 @@ class Placement:
     imbalance: int
 
 
+class Listed(NamedTuple):
+    """Jobs; their names, also as a set, which a placement uses up; the (weight, group, dedicated, spread) in use."""
+
+    jobs: Sequence[Job]
+    names: Sequence[str]
+    distinct: set[str]
+    sorts: Collection[tuple[int, str, bool, str]]
+
+    @property
+    def has_dedicated(self) -> bool:
+        return any(dedicated for _other, _other, dedicated, _other in self.sorts)
+
+    @property
+    def has_spread(self) -> bool:
+        return any(spread for _other, _other, _other, spread in self.sorts)
+
+
 class Held(NamedTuple):
     """Who has what before anything is changed.
 
@@ -105,25 +122,29 @@ def in_natural_order(workers: Iterable[Worker]) -> list[Worker]:
     return sorted(pool, key=lambda worker: natural_key(worker.name))
 
 
-def kinds_of(jobs: Sequence[Job]) -> set[tuple[int, str, bool, str]]:
-    """The (weight, group, dedicated, spread) that are in use. Raises Malformed for a bad one."""
-    kinds = set(map(itemgetter(1, 2, 3, 4), jobs))
-    for weight, group, dedicated, spread in kinds:
+def listed(jobs: Iterable[Job]) -> Listed:
+    """The jobs as they came. Raises Malformed for a bad field or a name given twice."""
+    # few passes, and none that makes an object for each job: there may be a million
+    some = jobs if isinstance(jobs, list | tuple) else list(jobs)
+    names = list(map(itemgetter(0), some))
+    distinct = check_names("jobs", names)
+    sorts = set(map(itemgetter(1, 2, 3, 4), some))
+    for weight, group, dedicated, spread in sorts:
         if not isinstance(weight, int) or weight < 1:
             raise Malformed("weight of a job", weight, "give a whole number from 1 on")
         if not isinstance(group, str) or not isinstance(spread, str) or not isinstance(dedicated, bool):
             raise Malformed("a job's (group, dedicated, spread)", (group, dedicated, spread), "give text, bool, text")
     group_of: dict[str, str] = {}
-    for _, group, _, spread in sorted(kinds):
+    for _other, group, _other, spread in sorted(sorts):
         if spread and group_of.setdefault(spread, group) != group:
             raise Malformed(f"group of the jobs of spread {spread}", [group_of[spread], group], "give them one group")
-    return kinds
+    return Listed(some, names, distinct, sorts)
 
 
-def zone_limits(jobs: Iterable[Job], pool: Sequence[Worker]) -> Zones:
+def zone_limits(listed: Listed, pool: Sequence[Worker]) -> Zones:
     """How many jobs of a spread each zone may have, of those with a worker that takes them."""
-    spreads = Counter((job[4], job[2]) for job in jobs if job[4])
-    groups = {group for _, group in spreads}
+    spreads = Counter((job.spread, job.group) for job in listed.jobs if job.spread) if listed.has_spread else {}
+    groups = {group for _other, group in spreads}
     zones = {group: sorted({worker.zone for worker in pool if group in worker.takes}) for group in groups}
     return {
         (spread, zone): -(-number // len(zones[group]))
@@ -135,7 +156,7 @@ def zone_limits(jobs: Iterable[Job], pool: Sequence[Worker]) -> Zones:
 def check_names(what: str, names: Sequence[str]) -> set[str]:
     """The names as a set. Raises Malformed unless these are different texts of 1 to 253 characters."""
     if not set(map(type, names)) <= {str}:
-        wrong = next(name for name in names if type(name) is not str)
+        wrong = next((name for name in names if not isinstance(name, str)), names)
         raise Malformed(f"name of one of the {what}", wrong, "give text")
     if any(length not in NAME_LENGTHS for length in set(map(len, names))):
         wrong = next(name for name in names if len(name) not in NAME_LENGTHS)
@@ -160,14 +181,11 @@ def _check_worker(worker: Worker) -> None:
         raise Malformed(f"{where}.zone", worker.zone, "give text")
 
 
-def held(names: Sequence[str], homeless: set[str], order: Iterable[str], previous: Previous) -> Held:
-    """Who has what of the jobs `names`; `homeless` are the same names, and becomes the result's.
-
-    `order` are the workers of the pool, in natural order.
-    """
+def held(names: Sequence[str], homeless: set[str], pool: Iterable[Worker], previous: Previous) -> Held:
+    """Who has what of the jobs `names`; `homeless` are the same names, and becomes the result's."""
     kept: dict[str, list[str]] = {}
     known, spoiled, lost = set(), set(), set()
-    for worker in order:
+    for worker, *_other in pool:
         before = previous.get(worker)
         if before is None:
             kept[worker] = []

@@ -17,14 +17,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from operator import itemgetter
 from typing import NamedTuple
 
-from ansible_collections.muster.coordination.plugins.module_utils.decisions import placement_why
+from ansible_collections.muster.coordination.plugins.module_utils.decisions import placement_pool, placement_why
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.placement_network import Network, Port
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.placement_pool import (
     Held,
     Job,
+    Listed,
     Worker,
     Zones,
 )
@@ -48,11 +48,12 @@ class _Kind(NamedTuple):
     weight: int
 
 
-def reserve(jobs: Sequence[Job], pool: Sequence[Worker], now: Held, limits: Zones) -> Reserved:
-    """The workers of the dedicated jobs; `limits` says how many jobs of a spread a zone may have."""
-    dedicated = _kinds(jobs)
-    if not dedicated:
+def reserve(listed: Listed, pool: Sequence[Worker], now: Held) -> Reserved:
+    """The workers of the dedicated jobs."""
+    limits = placement_pool.zone_limits(listed, pool)
+    if not listed.has_dedicated:
         return Reserved({}, {}, limits, True)
+    dedicated = _kinds(listed.jobs)
     supply = sorted(Counter(dedicated.values()).items())
     ports, hubs = _ports(supply, pool, limits)
     port_of = {(supply[port.kind][0], bin_): number for number, port in enumerate(ports) for bin_ in hubs[port.hub]}
@@ -61,13 +62,15 @@ def reserve(jobs: Sequence[Job], pool: Sequence[Worker], now: Held, limits: Zone
         Counter(port_of[dedicated[job], bin_] for job in here if (dedicated[job], bin_) in port_of)
         for bin_, here in enumerate(own)
     ]
-    groups = {job.group for job in jobs if not job.dedicated}
+    groups = {group for _other, group, is_dedicated, _other in listed.sorts if not is_dedicated}
     step = len(pool) * (len(groups) + 1)  # so that no sum of preferences outweighs one displaced job
     toll = [
         step * (len(kept) - len(here)) + len(groups & worker.takes)
         for kept, here, worker in zip(now.kept.values(), own, pool, strict=True)
     ]
-    network = Network([number for _, number in supply], ports, hubs, [1] * len(pool), stays=stays, fare=step, toll=toll)
+    network = Network(
+        [number for _other, number in supply], ports, hubs, [1] * len(pool), stays=stays, fare=step, toll=toll
+    )
     network.run()
     chosen = {bin_: supply[ports[next(iter(flow))].kind][0] for bin_, flow in enumerate(network.flow) if flow}
     job_on = _named(chosen, dedicated, own)
@@ -84,7 +87,7 @@ def reserve(jobs: Sequence[Job], pool: Sequence[Worker], now: Held, limits: Zone
 
 def _kinds(jobs: Sequence[Job]) -> dict[str, _Kind]:
     """The kinds of the dedicated jobs. Those of one spread are one, by the heaviest: a zone counts them together."""
-    dedicated = [job for job in jobs if job.dedicated] if any(map(itemgetter(3), jobs)) else []
+    dedicated = [job for job in jobs if job.dedicated]
     heaviest: dict[str, int] = {}
     for job in dedicated:
         heaviest[job.spread] = max(job.weight, heaviest.get(job.spread, 0))
@@ -125,10 +128,10 @@ def _named(chosen: Mapping[int, _Kind], dedicated: Mapping[str, _Kind], own: Seq
 
 
 def _reasons(network: Network, supply: Sequence[tuple[_Kind, int]], pool: Sequence[Worker]) -> dict[_Kind, str]:
-    kinds, ports, _ = network.cut()
+    kinds, ports, _other = network.cut()
     reach: dict[int, list[int]] = {kind: [] for kind in kinds}
     for port in ports:
-        kind, hub, _ = network.ports[port]
+        kind, hub, _other = network.ports[port]
         if kind in reach:
             reach[kind] += network.hubs[hub]
     full = {kind: 0 for kind in kinds}

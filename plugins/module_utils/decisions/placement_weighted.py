@@ -31,6 +31,7 @@ from ansible_collections.muster.coordination.plugins.module_utils.decisions impo
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.placement_board import Board
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.placement_pool import (
     Job,
+    Listed,
     Placement,
     Previous,
     Worker,
@@ -41,18 +42,11 @@ METHOD: Final = "weighted"
 TRIES: Final = 2000  # jobs that are looked at to make room for one
 
 
-def weighted_path(
-    jobs: Sequence[Job],
-    names: Sequence[str],
-    distinct: set[str],
-    pool: Sequence[Worker],
-    previous: Previous,
-    churn: int | None,
-) -> Placement:
-    """The placement; `names` are those of the jobs, `distinct` the same as a set, which is used up."""
-    now = placement_pool.held(names, distinct, [worker.name for worker in pool], previous)
-    reserved = placement_reserve.reserve(jobs, pool, now, placement_pool.zone_limits(jobs, pool))
-    others = {job.name: job for job in jobs if not job.dedicated}
+def weighted_path(listed: Listed, pool: Sequence[Worker], previous: Previous, churn: int | None) -> Placement:
+    """The placement; no more than `churn` live jobs leave their home for balance alone, None for no bound."""
+    now = placement_pool.held(listed.names, listed.distinct, pool, previous)
+    reserved = placement_reserve.reserve(listed, pool, now)
+    others = {job.name: job for job in listed.jobs if not job.dedicated}
     board = Board(others, pool, reserved.job_on, reserved.limits, now.kept.values())
     _shed(board)
     left = _fill(board, others.keys() - {job for own in board.own for job in own}, churn)
@@ -63,7 +57,7 @@ def weighted_path(
     }
     changed = {worker for worker, own in now.kept.items() if tuple(own) != assignment[worker]}
     unplaced = dict(reserved.unplaced) | {job: _reason(others[job], board, reserved) for job in left}
-    loads = [load for load, _ in board.ranked]
+    loads = [load for load, _other in board.ranked]
     return Placement(
         assignment=assignment,
         unplaced=dict(sorted(unplaced.items())),
@@ -146,7 +140,7 @@ def _place_in_order(board: Board, names: Iterable[str]) -> tuple[list[tuple[str,
             heapreplace(heap, (board.load[heap[0][1]], heap[0][1]))
         number = heap[0][1] if heap else None
         if number is not None and not board.fits(job, number):
-            number = next((one for _, one in board.ranked if board.fits(job, one)), None)
+            number = next((one for _other, one in board.ranked if board.fits(job, one)), None)
         if number is None:
             left.append(name)
         else:
@@ -158,8 +152,8 @@ def _place_in_order(board: Board, names: Iterable[str]) -> tuple[list[tuple[str,
 def _make_room(board: Board, job: Job) -> bool:
     """Shift one other job to where it fits, so that this one fits in its place; whether that could be done."""
     tries = TRIES
-    most_free = max((_free(board, number) for _, number in board.ranked), default=0)
-    for _, number in board.ranked:
+    most_free = max((_free(board, number) for _other, number in board.ranked), default=0)
+    for _other, number in board.ranked:
         if not board.fits(job._replace(weight=0), number):  # by its group and zone
             continue
         over = job.weight - _free(board, number)
@@ -170,7 +164,9 @@ def _make_room(board: Board, job: Job) -> bool:
                 break
             tries -= 1
             other = board.jobs[name]
-            target = next((to for _, to in board.ranked if to != number and board.fits(other, to, source=number)), None)
+            target = next(
+                (to for _other, to in board.ranked if to != number and board.fits(other, to, source=number)), None
+            )
             if target is not None:
                 board.drop(name, number)
                 board.put(name, target)
