@@ -178,6 +178,23 @@ def test_a_label_selector_is_read_as_the_api_server_reads_it(selector: Any, text
     assert swarm.selects(selector, LABELS, "here") is fits
 
 
+@pytest.mark.parametrize(
+    ("selector", "field"),
+    [
+        ({"matchLabels": ["app"]}, "here.matchLabels"),
+        ({"matchLabels": {"app": True}}, "here.matchLabels"),
+        ({"matchLabels": {"app": "a,b"}}, "here.matchLabels"),
+        ({"matchLabels": {"app,b": "a"}}, "here.matchLabels"),
+        ({"matchExpressions": {"key": "app"}}, "here.matchExpressions"),
+        ({"matchExpressions": [{"key": "app", "operator": "In", "values": [3]}]}, "here.matchExpressions[0]"),
+    ],
+)
+def test_a_selector_that_would_select_something_else_is_refused(selector: Any, field: str) -> None:
+    with pytest.raises(Malformed) as caught:
+        swarm.selector_text(selector, "here")
+    assert caught.value.field == field
+
+
 @pytest.mark.parametrize("term", [None, {}, {"key": "a"}, {"key": "a", "operator": "In"}, {"operator": "Exists"}, "a"])
 def test_a_term_that_is_none_is_refused(term: Any) -> None:
     for read in (swarm.selector_text, lambda selector, where: swarm.selects(selector, {}, where)):

@@ -8,7 +8,8 @@ Jobs come from the spec and from ConfigMaps; a name stands for one job. A double
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -26,6 +27,10 @@ JOBS_KEY: Final = "jobs.yml"
 ZONE: Final = "topology.kubernetes.io/zone"
 WEIGHTS: Final = range(1, 1_000_001)
 MAX_JOBS: Final = 1_000_000
+EQUALS: Final = "="
+
+_LABEL_VALUE = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?")
+_LABEL = re.compile(r"(?:[a-z0-9.-]{1,253}/)?[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
 
 
 class Source(NamedTuple):
@@ -234,33 +239,56 @@ def _pool_selector(workers: Any) -> str:
 
 def selector_text(selector: Mapping[str, Any], where: str) -> str:
     """A label selector of an object's spec, as the API's lists take it. Raises Malformed."""
-    parts = [f"{key}={value}" for key, value in sorted((selector.get("matchLabels") or {}).items())]
-    for number, term in enumerate(selector.get("matchExpressions") or []):
-        key, operator, values = _term(term, f"{where}.matchExpressions[{number}]")
-        parts.append({
-            "In": f"{key} in ({','.join(values)})", "NotIn": f"{key} notin ({','.join(values)})",
-            "Exists": key, "DoesNotExist": f"!{key}",
-        }[operator])  # fmt: skip
-    return ",".join(parts)
+    return ",".join(
+        {
+            EQUALS: f"{key}={','.join(values)}",
+            "In": f"{key} in ({','.join(values)})",
+            "NotIn": f"{key} notin ({','.join(values)})",
+            "Exists": key,
+            "DoesNotExist": f"!{key}",
+        }[operator]
+        for key, operator, values in _requirements(selector, where)
+    )
 
 
 def selects(selector: Mapping[str, Any], labels: Mapping[str, str], where: str) -> bool:
     """Whether a label selector selects these labels. Raises Malformed."""
-    fits = all(labels.get(key) == value for key, value in (selector.get("matchLabels") or {}).items())
-    for number, term in enumerate(selector.get("matchExpressions") or []):
-        key, operator, values = _term(term, f"{where}.matchExpressions[{number}]")
+    fits = True
+    for key, operator, values in _requirements(selector, where):
         is_there = key in labels
         fits &= {
-            "In": is_there and labels.get(key) in values, "NotIn": labels.get(key) not in values,
-            "Exists": is_there, "DoesNotExist": not is_there,
-        }[operator]  # fmt: skip
+            EQUALS: is_there and labels.get(key) in values,
+            "In": is_there and labels.get(key) in values,
+            "NotIn": labels.get(key) not in values,
+            "Exists": is_there,
+            "DoesNotExist": not is_there,
+        }[operator]
     return fits
 
 
-def _term(term: Any, where: str) -> tuple[str, str, list[str]]:
-    match term:
-        case {"key": str(key), "operator": "In" | "NotIn" as operator, "values": [*values]} if values:
-            return key, operator, [str(value) for value in values]
-        case {"key": str(key), "operator": "Exists" | "DoesNotExist" as operator}:
-            return key, operator, []
-    raise Malformed(where, term, "give key, operator (In, NotIn, Exists, DoesNotExist), and values for the first two")
+def _requirements(selector: Mapping[str, Any], where: str) -> Iterator[tuple[str, str, list[str]]]:
+    """Label, operator, values; all of them have to be met."""
+    labels, terms = selector.get("matchLabels") or {}, selector.get("matchExpressions") or []
+    if not isinstance(labels, Mapping):
+        raise Malformed(f"{where}.matchLabels", labels, "give a mapping from labels to values")
+    if not isinstance(terms, list):
+        raise Malformed(f"{where}.matchExpressions", terms, "give a list")
+    for key, value in sorted(labels.items(), key=lambda item: str(item[0])):
+        yield _requirement(key, EQUALS, [value], f"{where}.matchLabels")
+    for number, term in enumerate(terms):
+        place = f"{where}.matchExpressions[{number}]"
+        match term:
+            case {"key": key, "operator": "In" | "NotIn" as operator, "values": [*values]} if values:
+                yield _requirement(key, operator, values, place)
+            case {"key": key, "operator": "Exists" | "DoesNotExist" as operator}:
+                yield _requirement(key, operator, [], place)
+            case _:
+                remedy = "give key, operator (In, NotIn, Exists, DoesNotExist), and values for the first two"
+                raise Malformed(place, term, remedy)
+
+
+def _requirement(key: Any, operator: str, values: list[Any], where: str) -> tuple[str, str, list[str]]:
+    for text, pattern in ((key, _LABEL), *((value, _LABEL_VALUE) for value in values)):
+        if not isinstance(text, str) or not pattern.fullmatch(text):
+            raise Malformed(where, text, "give a label, and values that a label can have; quote them")
+    return key, operator, values
