@@ -145,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=60, help="at most so long for each mode (default: 60)")
     parser.add_argument("--mode", choices=(*MODES, "both"), default="both", help="(default: both)")
     parser.add_argument("--append", action="store_true", help="add to the report that is there, do not begin a new one")
-    parser.add_argument("--no-planted", action="store_true", help="plant no bugs")
+    parser.add_argument("--plant", choices=("all", "none", *BUGS), default="all", help="which bugs (default: all)")
     parser.add_argument("--out", type=Path, default=OUT, metavar="DIRECTORY", help="where to write (docs/proof)")
     parser.add_argument("--keep", action="store_true", help="leave what the processes wrote down")
     parser.add_argument("--seed", type=int, help="(default: another each time; it is in the report)")
@@ -159,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: bench.enough.set())
     try:
-        for name in () if args.no_planted else BUGS:
+        for name in {"all": BUGS, "none": ()}.get(args.plant, (args.plant,)):
             if not bench.enough.is_set():
                 run["planted"].append(bench.planted(name, seed))
                 say(f"planted: {name}: {run['planted'][-1]['found'] or 'NOT FOUND'}")

@@ -26,7 +26,7 @@ from ansible_collections.muster.coordination.plugins.module_utils.decisions.swar
 from ansible_collections.muster.coordination.plugins.module_utils.errors import Malformed
 from ansible_collections.muster.coordination.plugins.module_utils.verbs import swarm as verbs
 from ansible_collections.muster.coordination.plugins.module_utils.verbs import swarm_info
-from ansible_collections.muster.coordination.plugins.module_utils.verbs.swarm import Ask, Memory, Stale, Turn
+from ansible_collections.muster.coordination.plugins.module_utils.verbs.swarm import Ask, Lost, Memory, Stale, Turn
 from muster.frame.authority import Term
 from muster.frame.cache import key_of
 from muster.process import Answer, Query, say
@@ -118,7 +118,8 @@ class Swarms:
         key, uid = key_of(obj), obj["metadata"]["uid"]
         known = self._known.get(key)
         if known is None or (known.uid, known.fence) != (uid, term.fence):
-            known = self._known[key] = Known(uid, term.fence, Memory(linger_seconds=self._linger_seconds))
+            memory = Memory(linger_seconds=self._linger_seconds, is_patient=True)
+            known = self._known[key] = Known(uid, term.fence, memory)
         before: Mapping[str, Any] = obj.get("status") or {}
         generation = obj["metadata"].get("generation", 0)
         try:
@@ -131,6 +132,10 @@ class Swarms:
         except Stale as error:
             say(logging.INFO, "somebody was faster", swarm=key, why=str(error))
             return CHANGED_SECONDS
+        except Lost as error:
+            say(logging.INFO, "waits", swarm=key, why=str(error), seconds=round(error.seconds, 1))
+            self._say_status(obj, swarm_status.lost(before, generation, str(error), _now()), term)
+            return min(error.seconds, verbs.LATER)
         except Malformed as error:
             known.trouble = str(error)
             self._say_status(obj, swarm_status.refused(before, generation, str(error), _now()), term)
@@ -158,7 +163,7 @@ class Swarms:
             manager=f"{obj['kind']}/{obj['metadata']['name']}",
             ask=self._ask,
             now=_now(),
-            history=self._history(obj, term),
+            history=lambda: self._history(obj, term),
             has_ended=self._ends,
             check=term.check,
         )

@@ -77,22 +77,22 @@ def _forgets_what_leaves() -> None:
     worker_config._hold_document = document
 
 
-_document, _put = worker_config._hold_document, verbs._put
+_document, _commit = worker_config._hold_document, verbs.commit
 
 
 def _overwrites() -> None:
     """It writes the configuration that it has decided on, whatever somebody else wrote meanwhile."""
 
-    def put(api: Any, namespace: str, name: str, spec: Any, manager: str, before: Any, *rest: Any) -> None:
-        if before:
-            now = api.get(verbs.CONFIGMAPS, name, namespace)
-            before = {
-                **before,
-                "metadata": {**before["metadata"], "resourceVersion": now["metadata"]["resourceVersion"]},
-            }
-        _put(api, namespace, name, spec, manager, before, *rest)
+    def commit(api: Any, resource: Any, name: str, namespace: str, decide: Any, **more: Any) -> Any:
+        decided, _verdict = decide(more["seen"])
 
-    verbs._put = put
+        def at_any_rate(there: Any) -> Any:
+            now = {key: there["metadata"][key] for key in ("uid", "resourceVersion")} if there else {}
+            return {**decided, "metadata": {**decided["metadata"], **now}}, True
+
+        return _commit(api, resource, name, namespace, at_any_rate, **more)
+
+    verbs.commit = commit
 
 
 def _restarts_all() -> None:

@@ -56,11 +56,11 @@ class Bench:
         jobs = [{"name": name} for name in "abcd"]
         self.api.create(SWARMS, {**kind, "metadata": metadata, "spec": {"jobs": jobs, **spec}})
 
-    def start(self) -> None:
+    def start(self, **settings: float) -> None:
         """Another process of it."""
         api: Any = self.api
         ask = verbs.by_api_server(api, "ns")
-        self.swarms = Swarms(api, of_swarm, ask, self.ends, self.tell, has_status=True)
+        self.swarms = Swarms(api, of_swarm, ask, self.ends, self.tell, has_status=True, **settings)
 
     def tell(self, about: Object, /, reason: str, message: str, *, warning: bool = False) -> None:
         assert about["metadata"]["uid"] and about["kind"] == "Swarm"
@@ -201,7 +201,7 @@ def test_without_a_term_nothing_is_done() -> None:
         with pytest.raises(Superseded):
             bench.reconcile(Reign(fence, checks))
         seen.append((sorted(bench.status), bool(bench.api.lists())))
-        bench.start()
+        bench.start(linger_seconds=0)
     assert seen == [([], False), (["configMaps"], False), (["configMaps"], True)], "one effect after the other"
     bench.settle(Reign(20))
     assert bench.status["converged"]
@@ -213,7 +213,7 @@ def test_that_a_configuration_is_made_is_written_down_before_it_is() -> None:
     with pytest.raises(Superseded):
         bench.reconcile(Reign(checks=1))
     assert bench.status == {"configMaps": 1} and bench.api.lists() == {}
-    bench.start()
+    bench.start(linger_seconds=0)
     bench.reconcile(Reign(8))
     assert bench.api.lists() == {"w-0": "", "w-1": ""}, "for all that is known they run something"
     bench.settle(Reign(8))
@@ -228,9 +228,38 @@ def test_a_configuration_that_was_deleted_before_the_status_told_of_it_is_not_be
     assert bench.api.versions() == {"w-0": 0, "w-1": 0} and bench.status == {"configMaps": 1}
     bench.api.hung = {"w-0": 0, "w-1": 0}
     bench.api.delete(CONFIGMAPS, HEAD, "ns")
-    bench.start()
+    bench.start(linger_seconds=0)
     bench.reconcile(Reign(8))
     assert bench.api.lists() == {"w-0": "", "w-1": ""} and min(bench.api.versions().values()) > 0
+
+
+def test_who_finds_no_configuration_where_there_was_one_waits_and_says_so() -> None:
+    bench = Bench()
+    bench.api.stateful_set(2)
+    bench.settle()
+    bench.api.delete(CONFIGMAPS, HEAD, "ns")
+    bench.start(linger_seconds=600)
+    assert bench.reconcile(Reign(8)) == verbs.LATER
+    assert bench.api.lists() == {}
+    ready, progressing = (bench.condition(kind) for kind in ("Ready", "Progressing"))
+    assert (ready["reason"], progressing["status"], bench.status["converged"]) == ("Recovering", "True", False)
+    bench.api.requests.clear()
+    bench.reconcile(Reign(8))
+    assert bench.api.writes() == [], "it is said once"
+
+
+def test_a_refused_swarm_has_made_no_configuration() -> None:
+    """So when it gets one of its own, that is the first."""
+    bench = Bench()
+    bench.api.stateful_set(2)
+    theirs = {"labels": {"muster.dev/worker-config": HEAD}, "annotations": {verbs.MANAGER: "Swarm/another"}}
+    bench.api.configmap_of(HEAD, {"config.yml": "workloads: {}"}, **theirs)
+    bench.reconcile()
+    assert "Swarm/another keeps this ConfigMap" in bench.condition("Degraded")["message"]
+    assert "configMaps" not in bench.status
+    bench.edit(configMap="ours")
+    bench.reconcile()
+    assert bench.api.versions("ours") == {"w-0": 0, "w-1": 0}
 
 
 def test_under_another_fence_it_remembers_nothing_of_the_time_before() -> None:

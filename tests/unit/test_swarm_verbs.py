@@ -20,7 +20,7 @@ from ansible_collections.muster.coordination.plugins.module_utils.api import (
 from ansible_collections.muster.coordination.plugins.module_utils.decisions import swarm, worker_config
 from ansible_collections.muster.coordination.plugins.module_utils.errors import Malformed
 from ansible_collections.muster.coordination.plugins.module_utils.verbs import swarm as verbs
-from ansible_collections.muster.coordination.plugins.module_utils.verbs.swarm import Memory, Stale, Turn
+from ansible_collections.muster.coordination.plugins.module_utils.verbs.swarm import Lost, Memory, Stale, Turn
 from ansible_collections.muster.coordination.tests.support.swarm_memory import HEAD, SwarmApi
 
 SILENT: dict[str, str] = {}  # annotations of workers that know nothing of the operator
@@ -383,7 +383,7 @@ def test_a_configuration_that_was_deleted_is_had_again_from_workers_that_run_not
 
 def test_who_has_only_just_started_goes_by_the_status_and_by_what_workers_run(api: SwarmApi) -> None:
     api.stateful_set(2)
-    Operator(api).turn(history=6)
+    Operator(api).turn(history=lambda: 6)
     assert api.lists() == {"w-0": "", "w-1": ""} and min(api.versions().values()) > 6
 
 
@@ -409,6 +409,22 @@ def test_a_version_that_nobody_has_heard_of_was_not_given_either(api: SwarmApi) 
     api.delete(CONFIGMAPS, HEAD, "ns")
     operator.turn()
     assert not operator.turn().wrote, "version 1 is not what they have to run"
+
+
+def test_who_has_never_seen_the_configuration_that_is_gone_waits_for_pods_of_which_nobody_knows(api: SwarmApi) -> None:
+    at_rest(api)
+    api.kill("w-1")  # by force: its process goes on
+    api.delete(CONFIGMAPS, HEAD, "ns")
+    operator = Operator(api)
+    operator.memory.is_patient = True
+    for passed in (0, verbs.LINGER_SECONDS - 1):
+        operator.now += passed
+        with pytest.raises(Lost) as lost:
+            operator.turn(history=lambda: 0)
+        assert api.lists() == {} and lost.value.seconds == verbs.LINGER_SECONDS - passed
+    operator.now += 1
+    operator.turn(history=lambda: 0)
+    assert api.lists() == {"w-0": "ab"}
 
 
 def test_a_pod_that_vanished_is_remembered_without_a_configuration(api: SwarmApi) -> None:

@@ -75,6 +75,13 @@ def refused(before: Mapping[str, Any], generation: int, why: str, now: str) -> d
     return {**before, "observedGeneration": generation, "conditions": _merged(before, said, now, generation)}
 
 
+def lost(before: Mapping[str, Any], generation: int, why: str, now: str) -> dict[str, Any]:
+    """The status of a Swarm whose configuration is gone, and is not made anew yet: the workers go on."""
+    said = {"Ready": ("False", "Recovering", why), "Progressing": ("True", "Recovering", why)}
+    conditions = _merged(before, said, now, generation)
+    return {**before, "observedGeneration": generation, "converged": False, "conditions": conditions}
+
+
 def paused(before: Mapping[str, Any], generation: int, now: str) -> dict[str, Any]:
     """The status of a Swarm that is to be left alone."""
     said = {"Progressing": ("False", "Paused", "spec.paused is true: nothing is changed")}

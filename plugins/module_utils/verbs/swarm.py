@@ -56,6 +56,15 @@ class Stale(Exception):
     """Somebody was faster; what was decided is of no use any more."""
 
 
+class Lost(Exception):
+    """A configuration is gone, and its names with it: of Pods that vanished shortly before, nobody knows. `seconds`: so
+    long their processes may still run."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__("the ConfigMap is gone; it is made anew when no Pod can run any more of which nobody knows")
+        self.seconds = seconds
+
+
 @dataclass(slots=True)
 class Memory:
     """What one process has seen of one Swarm, and since when, on its monotonic clock. Losing it costs time only."""
@@ -64,6 +73,8 @@ class Memory:
     linger_seconds: float = LINGER_SECONDS
     floor: int = worker_config.Part().floor  # the greatest version that was ever seen
     has_looked: bool = False  # whether it has ever seen who is there
+    is_patient: bool = False  # whether it waits, where a configuration is gone that it has never seen (see `Lost`)
+    gone_since: float | None = None  # since when it knows that
     uids: dict[str, str] = field(default_factory=dict)  # of the Pods that were there last
     vanished: dict[str, tuple[str, float]] = field(default_factory=dict)  # worker to its Pod's uid, and since when
     unconfirmed: dict[str, tuple[str, int, float]] = field(default_factory=dict)  # worker to Pod, version, since when
@@ -145,17 +156,17 @@ def turn(
     manager: str,
     ask: Ask,
     now: str,
-    history: int = -1,
+    history: Callable[[], int] = lambda: -1,
     has_ended: HasEnded = no_proof,
     check: Callable[[], float] = lambda: 10.0,
     check_mode: bool = False,
     refresh: bool = True,
 ) -> Turn:
-    """Take one turn. `now` is the time for people; `history` is the greatest version that the Swarm's status knows of,
-    -1: it knows of no configuration. It may be behind.
+    """Take one turn. `now` is the time for people. `history` is asked where there is no configuration: for the greatest
+    version that the Swarm's status knows of, which may be behind; -1: there never was one.
 
     `check` is asked right before each effect for how many seconds it may take. `refresh` False: evict and scale
-    nothing. Raises Malformed for what can't be understood, Stale where somebody was faster, and the API's errors.
+    nothing. Raises Malformed for what can't be understood, Stale where somebody was faster, Lost, and the API's errors.
     """
     found = read(api, namespace, spec, memory, manager, history, ask)
     config = found.config
@@ -210,9 +221,15 @@ def _next(done: Turn, spec: Spec, memory: Memory) -> float | None:
 
 
 def read(
-    api: Api, namespace: str, spec: Spec, memory: Memory, manager: str, history: int = -1, ask: Ask = lambda pods: {}
+    api: Api,
+    namespace: str,
+    spec: Spec,
+    memory: Memory,
+    manager: str,
+    history: Callable[[], int] = lambda: -1,
+    ask: Ask = lambda pods: {},
 ) -> Found:
-    """The configuration, and after it workloads and Pods. Raises Malformed."""
+    """The configuration, and after it workloads and Pods. Raises Malformed, and Lost."""
     objects, parts = read_parts(api, namespace, spec.configmap, manager)
     workloads = read_workloads(api, namespace, spec.selector)
     config = worker_config.join(parts)
@@ -221,12 +238,24 @@ def read(
     memory.floor = max(memory.floor, highest, config.floor)
     if not objects:
         memory.reports.update(ask([pod for _name, pod in sorted(pods.items()) if pod.address]))
-        floor = max(memory.floor, history, *[memory.reports.get(pod.uid, -1) for pod in pods.values()])
+        floor = max(memory.floor, history(), *[memory.reports.get(pod.uid, -1) for pod in pods.values()])
         if floor >= 0:  # it was deleted, and workers may run what stood in it
+            _await_the_unknown(memory)
             floor = max(floor, _revision(api, namespace, spec.configmap))
             lost = convergence.recovered(floor, sorted(pods.keys() | memory.vanished.keys()))
             parts = (Part(lost.entries, lost.holds, floor=lost.floor),)
     return Found(objects, parts, workloads, pods)
+
+
+def _await_the_unknown(memory: Memory) -> None:
+    """Raises Lost."""
+    if memory.has_looked or not memory.is_patient:
+        return
+    now = memory.clock()
+    memory.gone_since = now if memory.gone_since is None else memory.gone_since
+    left = memory.gone_since + memory.linger_seconds - now
+    if left > 0:
+        raise Lost(left)
 
 
 def _revision(api: Api, namespace: str, head: str) -> int:

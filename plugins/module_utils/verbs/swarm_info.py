@@ -145,7 +145,7 @@ def _turn(api: Api, obj: Object, spec: Spec, jobs: Sequence[Job]) -> Turn:
         manager=_manager(obj),
         ask=_or_told(asker(api, namespace), {one["name"]: one["applied"] for one in pool if "applied" in one}),
         now=now(),
-        history=max((one.get("wanted", -1) for one in pool), default=-1),
+        history=lambda: max((one.get("wanted", -1) for one in pool), default=-1),
         check_mode=True,
     )
 
