@@ -118,6 +118,13 @@ def test_the_bound_of_depth(template: str, parse: Parse) -> None:
         parse(template.format(open="[" * (levels + 1), close="]" * (levels + 1)), "x")
 
 
+def test_the_bound_of_depth_is_that_of_json() -> None:
+    text = "[" * (MAX_DEPTH - 1) + "1" + "]" * (MAX_DEPTH - 1)
+    assert parse_yaml_all(text, "x") == [parse_yaml(text, "x")]
+    with pytest.raises(Malformed, match=f"nest values at most {MAX_DEPTH} deep"):
+        parse_yaml_all(f"[{text}]", "x")
+
+
 @BOTH
 @pytest.mark.parametrize("text", [LAUGHS, MERGES], ids=["aliases", "merges"])
 def test_aliases_are_counted_before_they_are_anything(text: str, parse: Parse) -> None:

@@ -173,6 +173,7 @@ def test_what_was_given_is_not_shared() -> None:
         (thing(data={"a": "{{.Name | html}}"}), "t: ConfigMap {{.Name}}: data.a", "write placeholders as"),
         (thing(data={"a": "{{- .Name -}}"}), "t: ConfigMap {{.Name}}: data.a", "write placeholders as"),
         (thing(data={"a": "{{.Name}}{{end}}"}), "t: ConfigMap {{.Name}}: data.a", "declare the parameter end"),
+        (thing(data={"a": "{{{{.Name}}"}), "t: ConfigMap {{.Name}}: data.a", "write placeholders as"),
         (thing(data={"{{.Name}}": "a"}), "t: document 1: data", "write the key out"),
         (thing(data={"{{": "a"}), "t: document 1: data", "write the key out"),
         (thing(data={1: "a"}), "t: document 1: data", "quote it"),
@@ -346,6 +347,19 @@ def test_what_is_put_in() -> None:
     assert [variable["value"] for variable in container["env"]] == ["true", "a b"]
     assert found["ConfigMap"]["data"]["template"] == "of {{ ours }}"
     assert deployment["spec"]["minReadySeconds"] == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("{{{.Name}}}", f"{{{HANDLE}}}"), ("{{{.Name}}{", f"{{{HANDLE}{{"), ("{{.Name}}{{.Name}}", HANDLE * 2),
+        ("}}{{.Name}}", f"}}}}{HANDLE}"), ('{{"{{"}}{{"{{"}}', "{{{{"), ('{{"{{"}}.Name}}', "{{.Name}}"),
+        ("{ {", "{ {"),
+    ],
+)  # fmt: skip
+def test_braces_beside_placeholders(text: str, written: str) -> None:
+    (found,) = decisions.render(decisions.parse([thing(data={"a": text})], "t"), FACTS, {})
+    assert found["data"]["a"] == written
 
 
 def test_what_kubernetes_has_as_text_becomes_text() -> None:

@@ -86,7 +86,7 @@ _TEXT_MAPPINGS: Final = frozenset({"labels", "annotations", "matchLabels", "node
 _CONTAINERS: Final = frozenset({"containers", "initContainers"})
 _STATEFUL_NAME: Final = 52  # characters, so that its Pods' labels have room for a hash
 
-Path = tuple[str | int, ...]
+Path = tuple[str | int, ...]  # pylint: disable=unsupported-binary-operation
 Object = Mapping[str, Any]
 
 
@@ -203,12 +203,12 @@ def _declaration(document: Object, where: str) -> Mapping[str, Any]:
     """The spec of an InstanceTemplate."""
     if document.get("apiVersion") != API_VERSION:
         raise Malformed(f"{where}: apiVersion", document.get("apiVersion"), f"give {API_VERSION}")
-    for key in document.keys() - {"apiVersion", "kind", "metadata", "spec"}:
+    for key in sorted(document.keys() - {"apiVersion", "kind", "metadata", "spec"}):
         raise Malformed(f"{where}: {key}", document[key], "leave it out: it has metadata and spec")
     spec = document.get("spec") or {}
     if not isinstance(spec, Mapping):
         raise Malformed(f"{where}: spec", spec, "give version and parameters, each of them optional")
-    for key in spec.keys() - {"version", "parameters"}:
+    for key in sorted(spec.keys() - {"version", "parameters"}):
         raise Malformed(f"{where}: spec.{key}", spec[key], "leave it out: it has version and parameters")
     version = spec.get("version")
     if "version" in spec and not (isinstance(version, str) and _VERSION.fullmatch(version)):
@@ -261,7 +261,7 @@ def _check_placeholders(text: str, path: Path, parameters: Mapping[str, Paramete
         if name not in BUILT_IN and name not in parameters:
             known = ", ".join((*BUILT_IN, *sorted(parameters)))
             raise Malformed(field, text, f"name one of {known}, or declare the parameter {name}")
-    if "{{" in _PLACEHOLDER.sub("", text):
+    if "{{" in _PLACEHOLDER.sub(" ", text):
         raise Malformed(field, text, 'write placeholders as {{.Name}} or {{ Name }}, and {{ itself as {{"{{"}}')
     literals = _PLACEHOLDER.split(text)[:-1:2]  # every other one is a name; the last stands before none
     if is_expanded(path) and any(map(_opens_variable, literals)):
@@ -345,7 +345,7 @@ def placeholders(text: str) -> list[str]:
 def is_expanded(path: Path) -> bool:
     """Whether Kubernetes replaces $(NAME) in what stands there."""
     match path[-5:]:
-        case (*_, str(kind), int(), "command" | "args", int()) if kind in _CONTAINERS:
+        case (*_other, str(kind), int(), "command" | "args", int()) if kind in _CONTAINERS:
             return True
         case (str(kind), int(), "env", int(), "value") | (str(kind), int(), "volumeMounts", int(), "subPathExpr"):
             return kind in _CONTAINERS
@@ -355,11 +355,11 @@ def is_expanded(path: Path) -> bool:
 def is_text(path: Path) -> bool:
     """Whether Kubernetes has only text there."""
     match path:
-        case ("data", _) | ("spec", "selector", _):
+        case ("data" | "stringData", _other) | ("spec", "selector", _other):
             return True
-        case (*_, str(group), str()) if group in _TEXT_MAPPINGS:
+        case (*_other, str(group), str()) if group in _TEXT_MAPPINGS:
             return True
-        case (*_, "httpHeaders", int(), "value") | (*_, "exec", "command", int()):
+        case (*_other, "httpHeaders", int(), "value") | (*_other, "exec", "command", int()):
             return True
     return is_expanded(path)
 
@@ -367,7 +367,7 @@ def is_text(path: Path) -> bool:
 def used(template: Template) -> frozenset[str]:
     """The names that stand in its placeholders."""
     return frozenset(
-        name for document in template.documents for _, text in walk_text(document) for name in placeholders(text)
+        name for document in template.documents for _other, text in walk_text(document) for name in placeholders(text)
     )
 
 
@@ -494,7 +494,9 @@ def own(
     `disk_size` and `storage_class` are for disks that name none; `attach` is the name of a disk that is there already,
     and takes the place of the only one. Done twice, it comes to the same.
     """
-    owned = _attached([_copied(obj) for obj in objects], attach) if attach else [_copied(obj) for obj in objects]
+    owned: list[dict[str, Any]] = [_copied(obj) for obj in objects]
+    if attach:
+        _attach(owned, attach)
     for obj in owned:
         _check_name(obj, handle, attach)
         metadata = {key: of for key, of in obj["metadata"].items() if key not in RESERVED}
@@ -521,8 +523,8 @@ def _copied(value: Any) -> Any:
     return [_copied(item) for item in value] if isinstance(value, list) else value
 
 
-def _attached(objects: list[dict[str, Any]], disk: str) -> list[dict[str, Any]]:
-    """The only disk, and all that mounts it, under the name of one that is there."""
+def _attach(objects: list[dict[str, Any]], disk: str) -> None:
+    """Give the only disk, and all that mounts it, the name of one that is there."""
     disks = [obj for obj in objects if obj["kind"] == DISK]
     if len(disks) != 1:
         raise Malformed("attach", disk, f"leave it out: the template has {len(disks)} disks, and it is for one")
@@ -534,7 +536,6 @@ def _attached(objects: list[dict[str, Any]], disk: str) -> list[dict[str, Any]]:
             claim = look(volume, ("persistentVolumeClaim",))
             if isinstance(claim, dict) and claim.get("claimName") == before:
                 claim["claimName"] = disk
-    return objects
 
 
 def _check_name(obj: Object, handle: str, attach: str) -> None:

@@ -135,7 +135,7 @@ def parse_kinds(text: str, where: str) -> frozenset[tuple[str, str]]:
     """Of `apps/v1/Deployment,v1/Service`. Raises Malformed."""
     kinds = set()
     for each in filter(None, (part.strip() for part in text.split(","))):
-        version, _, kind = each.rpartition("/")
+        version, _other, kind = each.rpartition("/")
         if not re.fullmatch(r"([a-z0-9.-]+/)?v[0-9][a-z0-9]*", version) or not kind.isalnum():
             raise Malformed(where, each, "give apiVersion/Kind, such as apps/v1/Deployment or v1/Service")
         kinds.add((version, kind))
@@ -240,7 +240,7 @@ def find(value: Any, fields: str, path: Path = ()) -> Iterator[Found]:
     None where a key is missing; nothing where a list is. What is no mapping, or no list, where there has to be one, is
     given as it is: no check takes it for right.
     """
-    step, _, rest = fields.partition(".")
+    step, _other, rest = fields.partition(".")
     if step != "*":
         if value is not None and not isinstance(value, Mapping):
             yield path, value
@@ -415,7 +415,7 @@ def _volumes_of_hosts(pod: Object) -> Iterator[_Broken]:
 
 def _volume_types(pod: Object) -> Iterator[_Broken]:
     for number, volume in enumerate(pod.get("volumes") or []):
-        for key in volume.keys() - {"name", "hostPath", *_VOLUMES}:
+        for key in sorted(volume.keys() - {"name", "hostPath", *_VOLUMES}):
             if volume[key] is not None:
                 remedy = f"mount something else: {', '.join(_VOLUMES)}"
                 yield _Broken(("volumes", number, key), volume[key], remedy)
@@ -533,7 +533,7 @@ def _words(container: Any, path: Path) -> list[tuple[Path, str]]:
 
 
 def _script(words: Sequence[tuple[Path, Any]], parameters: Mapping[str, Parameter]) -> Iterator[_Broken]:
-    texts = [word if isinstance(word, str) else "" for _, word in words]
+    texts = [word if isinstance(word, str) else "" for _other, word in words]
     shells = [number for number, text in enumerate(texts) if _SHELLS.fullmatch(text)]
     if not shells:
         return
