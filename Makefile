@@ -33,6 +33,8 @@ INSTALLED := $(CURDIR)/build/collections
 COLLECTION := $(INSTALLED)/ansible_collections/muster/coordination
 
 PYTEST = $(PYTHON) -m pytest --junitxml=build/junit/$@.xml
+# Planted bugs that take minutes to be caught one by one: for make soak.
+LONG_MUTANTS = tests/mutants/test_controllers_mutants.py tests/mutants/test_template_mutants.py
 SHELL_SCRIPTS = $(shell git ls-files '*.sh' .ci/run)
 
 export MOLECULE_GLOB := molecule/*/molecule.yml
@@ -81,7 +83,7 @@ test-integration: $(VENV_STAMP) ## client, modules and sidecar on a real kube-ap
 .PHONY: test-mutants
 test-mutants: $(VENV_STAMP) ## planted bugs: each is caught by every suite that is said to catch it
 	$(CLUSTER) up --level control-plane
-	$(ON_CONTROL_PLANE) $(PYTEST) --numprocesses 2 --ignore tests/mutants/test_controllers_mutants.py tests/mutants
+	$(ON_CONTROL_PLANE) $(PYTEST) --numprocesses 2 $(patsubst %,--ignore %,$(LONG_MUTANTS)) tests/mutants
 	$(PYTHON) -m bench.soak --grants 200 --minutes 0.3 \
 	    --plant no-capacity-check --plant old-fence --plant works-after-release
 
@@ -204,12 +206,13 @@ bench: $(VENV_STAMP) ## claims a second beside other locks, time without a leade
 	$(PYTHON) -m bench
 
 .PHONY: soak
-soak: $(VENV_STAMP) ## claims under faults, and an operator's replicas killed 1,000 times, for SOAK_MINUTES (60) each at most
+soak: $(VENV_STAMP) ## claims under faults, and operators' replicas killed 1,000 times, for SOAK_MINUTES (60) each at most
 	$(CLUSTER) up --level control-plane
 	MUSTER_MIXED_OPERATIONS=10000 $(ON_CONTROL_PLANE) $(PYTEST) tests/integration/test_faults_mixed.py
-	$(ON_CONTROL_PLANE) $(PYTEST) tests/mutants/test_controllers_mutants.py
+	$(ON_CONTROL_PLANE) $(PYTEST) $(LONG_MUTANTS)
 	$(PYTHON) -m bench.soak --append --minutes $${SOAK_MINUTES:-60}
 	$(PYTHON) -m bench.exactly_once --append --minutes $${SOAK_MINUTES:-60}
+	$(PYTHON) -m bench.swarm_storm --append --minutes $${SOAK_MINUTES:-60}
 
 ##@ Set up
 
