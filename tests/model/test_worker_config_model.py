@@ -394,15 +394,15 @@ STORIES = {
     "a worker goes, and its record moves": Story(wanting("abcd/012", "abcd/01"), moves=True),
     "another comes in its place": Story(wanting("abcd/012", "abcd/013"), room=1_100),
     "three parts": Story(wanting("abcd/012", "abcd/01"), room=900, writers=1),
-    "jobs come, and a worker goes": Story(wanting("abcd/0123", "abcdefgh/012"), room=1_050, writers=1),
-    "jobs come, and one of three goes": Story(wanting("abcd/012", "abcdefgh/01"), room=1_100),
+    "jobs come, and a worker goes": Story(wanting("abcd/0123", "abcdefgh/012"), room=1_050, writers=1, moves=True),
+    "jobs come, and one of three goes": Story(wanting("abcd/012", "abcdefgh/01"), room=1_100, moves=True),
     "a worker goes and comes back": Story(wanting("abc/012", "abc/02", "abc/012"), room=1_100),
 }
 DEEP = {
     "three parts, two writers": Story(wanting("abcd/012", "abcd/01"), room=900),
     "three writers": Story(wanting("abcd/01", "abcd/012"), writers=3),
-    "jobs come, a worker goes, two writers": Story(wanting("abcd/0123", "abcdefgh/012"), room=1_050),
-    "jobs come and go": Story(wanting("abcd/012", "abcdefgh/01", "ab/012"), room=1_100),
+    "jobs come, a worker goes, two writers": Story(wanting("abcd/0123", "abcdefgh/012"), room=1_050, moves=True),
+    "jobs come and go": Story(wanting("abcd/012", "abcdefgh/01", "ab/012"), room=1_100, moves=True),
     "workers come and go": Story(wanting("abcd/01", "abcd/013", "abcd/23"), room=1_100),
 }
 if os.environ.get("MUSTER_SEARCH") == "deep":
@@ -439,7 +439,7 @@ BROKEN = {
         "is missing",
     ),
     "a worker that is removed while its old entry stands elsewhere has that again": (
-        Story(wanting("abcd/0123", "abcdefgh/012"), room=1_050, writers=1),
+        Story(wanting("abcd/0123", "abcdefgh/012"), room=1_050, writers=1, moves=True),
         "_with_moved",
         "stands in two lists|as version",
     ),
