@@ -62,9 +62,13 @@ class Scale:
     peer_repeats: int = 5
     cases: tuple[str, ...] = SPEED
     peer_cases: tuple[str, ...] = ("quota-10k", "quota-100k")
+    too_large: tuple[tuple[str, str], ...] = (
+        ("quota-100k", "sticky"),
+        ("quota-100k", "rendezvous"),
+    )  # minutes; gigabytes, too
     optimum: tuple[tuple[str, str], ...] = (
         *(("classes-100k", change) for change in ("added", "removed", "edited")),
-        *(("skewed-100k", change) for change in ("added", "removed", "edited")),
+        *(("skewed-100k", change) for change in ("added", "removed")),
     )
     traces: tuple[str, ...] = ()
     peers: tuple[str, ...] = tuple(PEERS)
@@ -356,12 +360,13 @@ def speed(scale: Scale, store: Store) -> None:
 def peers_at_size(scale: Scale, store: Store) -> None:
     """The others at the same size, one worker added; and HiGHS where there are classes."""
     peers = [name for name in scale.peers if name not in store.found["absent"]]
-    for case in scale.peer_cases:
-        store.measured("peers_at_size", case, by=partial(at_size, case, peers, ("added",), scale.peer_repeats))
     for name, change in scale.optimum if SOLVER not in store.found["absent"] else ():
         store.measured(
             "optimum_at_size", f"{name}, {change}", by=partial(child, "optimum", name, change, patience=LONG)
         )
+    for case in scale.peer_cases:
+        able = [name for name in peers if (case, name) not in scale.too_large]
+        store.measured("peers_at_size", case, by=partial(at_size, case, able, ("added",), scale.peer_repeats))
 
 
 PARTS: Final[dict[str, Callable[[Scale, Store], None]]] = {

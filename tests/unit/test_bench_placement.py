@@ -270,7 +270,7 @@ class TestRun:
     def test_a_small_run_has_figures_for_every_place_of_the_page(self, tmp_path: Path) -> None:
         peers = tuple(name for name, peer in PEERS.items() if peer.package in (OURS, MODEL))
         scale = replace(
-            bench.QUICK, random_plain=40, random_classes=2, cases=("quota",), peers=peers,
+            bench.QUICK, random_plain=40, random_classes=2, seeds=1, cases=("quota",), peers=peers,
             traces=("scale-2-3-1", "zones", "weighted-streams"),
         )  # fmt: skip
         absent = bench.absent(peers)
