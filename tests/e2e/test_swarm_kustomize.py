@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What stands in kustomize/, as `kubectl kustomize` renders it and a real API server takes it; and what a Swarm may be.
 
-Needs a cluster of level node or control-plane, and kubectl on PATH (`scripts/on.sh node pytest tests/e2e`).
+Needs a cluster of level node with the image (`make image`), and kubectl on PATH
+(`scripts/on.sh node pytest tests/e2e`). What is missing fails the test; nothing is left out.
 """
 
 from __future__ import annotations
@@ -27,11 +28,12 @@ from ansible_collections.muster.coordination.plugins.module_utils.decisions.conv
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.placement import Placement
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.worker_config import Config, Entry
 from ansible_collections.muster.coordination.plugins.module_utils.errors import Malformed
-from ansible_collections.muster.coordination.tests.support.at_cluster import attempt, run
+from ansible_collections.muster.coordination.tests.support.at_cluster import attempt, run, until
 
 Object = dict[str, Any]
 CHECKOUT = Path(__file__).resolve().parents[2]
 OPERATOR, WORKER = CHECKOUT / "kustomize" / "swarm-operator", CHECKOUT / "kustomize" / "swarm-worker"
+WORKER_NAME, CONFIG = "swarm-worker", "swarm-worker-config"
 VERSION = yaml.safe_load((CHECKOUT / "galaxy.yml").read_text())["version"]
 NOW = "2026-01-01T00:00:00Z"
 RESTRICTED = {f"pod-security.kubernetes.io/{what}": "restricted" for what in ("enforce", "warn")}
@@ -143,6 +145,36 @@ def test_labels_need_no_definition(tmp_path: Path, namespace: str) -> None:
     [jobs] = [each for each in found if each["kind"] == "ConfigMap"]
     assert jobs["metadata"]["name"] == "swarm-jobs"  # where the operator looks for it
     assert swarm.parse_jobs(yaml.safe_load(jobs["data"]["jobs.yml"]), "jobs.yml")
+
+
+def test_labels_are_enough(tmp_path: Path, namespace: str) -> None:
+    """On real Pods, with the least rights that are offered: jobs in a ConfigMap, and workers that carry a label."""
+
+    def kubectl(*arguments: str, given: str | None = None) -> str:
+        return run("kubectl", "--namespace", namespace, *arguments, given=given)
+
+    def lists() -> dict[str, Object]:
+        found = json.loads(kubectl("get", "configmaps", "--output=json", "--field-selector=metadata.name=" + CONFIG))
+        config = yaml.safe_load(found["items"][0]["data"]["config.yml"]) if found["items"] else {}
+        return dict(config.get("workloads") or {})
+
+    def versions() -> list[int]:
+        """What the workers say that they run."""
+        pages = [f"/api/v1/namespaces/{namespace}/pods/{WORKER_NAME}-{number}:8390/proxy/config" for number in (0, 1)]
+        return [json.loads(run("kubectl", "get", "--raw", page))["version"] for page in pages]
+
+    kubectl("apply", "-f", "-", given=render(tmp_path, "labels", namespace))
+    worker = [each for each in objects(render(tmp_path, "one ConfigMap", namespace)) if each["kind"] != "Swarm"]
+    kubectl("apply", "-f", "-", given=yaml.safe_dump_all(worker))
+    kubectl("rollout", "status", "--timeout=120s", f"statefulset/{WORKER_NAME}")
+    until("7 jobs have a worker", lambda: sum(len(each["jobs"]) for each in lists().values()) == 7, lists)
+    until("the workers run them", lambda: versions() == [0, 0], versions)
+
+    jobs = json.loads(kubectl("get", "configmap", "swarm-jobs", "--output=json"))
+    jobs["data"]["jobs.yml"] += "  - one more\n"
+    kubectl("replace", "-f", "-", given=json.dumps(jobs))
+    until("one worker has it, and runs it", lambda: sorted(versions()) == [0, 1], versions)
+    assert [each["version"] for each in lists().values() if "one more" in each["jobs"]] == [1]
 
 
 def is_workload(found: Object) -> bool:
