@@ -61,11 +61,7 @@ class Scale:
     repeats: int = 7  # of a change at size, each in a fresh process
     peer_repeats: int = 5
     cases: tuple[str, ...] = SPEED
-    peer_cases: tuple[str, ...] = ("quota-10k", "quota-100k")
-    too_large: tuple[tuple[str, str], ...] = (
-        ("quota-100k", "sticky"),
-        ("quota-100k", "rendezvous"),
-    )  # minutes; gigabytes, too
+    peer_cases: tuple[str, ...] = ("quota-10k",)
     optimum: tuple[tuple[str, str], ...] = (
         *(("classes-100k", change) for change in ("added", "removed", "edited")),
         *(("skewed-100k", change) for change in ("added", "removed")),
@@ -365,8 +361,7 @@ def peers_at_size(scale: Scale, store: Store) -> None:
             "optimum_at_size", f"{name}, {change}", by=partial(child, "optimum", name, change, patience=LONG)
         )
     for case in scale.peer_cases:
-        able = [name for name in peers if (case, name) not in scale.too_large]
-        store.measured("peers_at_size", case, by=partial(at_size, case, able, ("added",), scale.peer_repeats))
+        store.measured("peers_at_size", case, by=partial(at_size, case, peers, ("added",), scale.peer_repeats))
 
 
 PARTS: Final[dict[str, Callable[[Scale, Store], None]]] = {

@@ -260,7 +260,7 @@ def _broken(found: Figures, shown: Mapping[str, Figures]) -> str:
 
 
 def _times(found: Figures, shown: Mapping[str, Figures]) -> str:
-    text = _matrix(found, shown, lambda each: f"{each['ms']:.2g} ms / {each.get('times_ours', 0):.2g}")
+    text = _matrix(found, shown, lambda each: f"{_short(each['ms'])} ms / {_short(each.get('times_ours', 0))}")
     solved = {name: found.get("bounds", {}).get(name, {}) for name in shown}
     if not any(each.get("by") == SOLVER for each in solved.values()):
         return text
@@ -330,7 +330,7 @@ def _peers(cases: Mapping[str, Figures]) -> str:
         if "over_s" in each:
             rows.append((pool, _bold(peer), f"over {each['over_s']} s of CPU, ended", *["-"] * 6))
             continue
-        times = f"{each['cpu_seconds']['median'] / ours['cpu_seconds']['median']:,.2g}" if ours else "-"
+        times = _short(each["cpu_seconds"]["median"] / ours["cpu_seconds"]["median"]) if ours else "-"
         rows.append(
             (
                 pool,
@@ -381,6 +381,11 @@ def _random(found: Mapping[str, Figures]) -> str:
         )
     head = ("random changes", "number", "fewer placed", "less level", "more moves", "more restarts", "restarts in all")
     return table((*head, "own count is wrong"), rows)
+
+
+def _short(value: float) -> str:
+    """Two digits that count."""
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def _seconds(value: float) -> str:
