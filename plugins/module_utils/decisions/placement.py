@@ -56,7 +56,7 @@ def place(jobs: Iterable[Job], workers: Iterable[Worker], previous: Previous, *,
         raise Malformed("churn", churn, "give a whole number from 0 on, or None")
     listed = placement_pool.listed(jobs)
     pool = placement_pool.in_natural_order(workers)
-    weights = {weight for weight, _other, dedicated, _other in listed.sorts if not dedicated}
+    weights = {weight for weight, _other, dedicated, _more in listed.sorts if not dedicated}
     if len(weights) > 1 and pool:
         return placement_weighted.weighted_path(listed, pool, previous, churn)
     weight = weights.pop() if weights else 1
@@ -77,8 +77,8 @@ def _is_uniform(listed: Listed, pool: Sequence[Worker]) -> bool:
         return True  # nothing is placed at all
     if listed.has_dedicated or (listed.has_spread and len({worker.zone for worker in pool}) > 1):
         return False
-    groups = {group for _other, group, _other, _other in listed.sorts}
-    most = max((weight for weight, _other, _other, _other in listed.sorts), default=0) * -(
+    groups = {group for _other, group, _more, _rest in listed.sorts}
+    most = max((weight for weight, _other, _more, _rest in listed.sorts), default=0) * -(
         -len(listed.names) // len(pool)
     )
     return all(worker.takes >= groups and (worker.capacity is None or worker.capacity >= most) for worker in pool)

@@ -101,7 +101,7 @@ def _types(
     groups = {group for group, _other in labels}
     has_zones = any(spread for _other, spread in labels)
     members: dict[tuple[frozenset[str], str], list[int]] = {}
-    for worker, (_other, takes, _other, zone) in enumerate(pool):
+    for worker, (_other, takes, _more, zone) in enumerate(pool):
         if worker not in apart:
             members.setdefault((frozenset(takes & groups), zone if has_zones else ""), []).append(worker)
     ordered = sorted(members, key=lambda key: (sorted(key[0]), key[1]))

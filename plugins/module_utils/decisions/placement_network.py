@@ -62,7 +62,7 @@ class Network:
         self._fare = fare
         self._toll = toll or [0] * bins
         self._ports_of: list[list[int]] = [[] for _other in supply]
-        for port, (kind, _other, _other) in enumerate(ports):
+        for port, (kind, _other, _more) in enumerate(ports):
             self._ports_of[kind].append(port)
         # stays that are not taken: bins by port, in a dict for its order
         self._open: list[dict[int, None]] = [{} for _other in ports]
@@ -104,7 +104,7 @@ class Network:
 
         It is the least of all minimum cuts, so it does not depend on which of the greatest flows was found.
         """
-        distance, _other, _other = self._search()
+        distance, _other, _more = self._search()
 
         def reached(start: int, end: int) -> list[int]:
             return [node - start for node in range(start, end) if distance[node] < NEVER]

@@ -84,11 +84,11 @@ class Listed(NamedTuple):
 
     @property
     def has_dedicated(self) -> bool:
-        return any(dedicated for _other, _other, dedicated, _other in self.sorts)
+        return any(dedicated for _other, _more, dedicated, _rest in self.sorts)
 
     @property
     def has_spread(self) -> bool:
-        return any(spread for _other, _other, _other, spread in self.sorts)
+        return any(spread for _other, _more, _rest, spread in self.sorts)
 
 
 class Held(NamedTuple):
@@ -135,7 +135,7 @@ def listed(jobs: Iterable[Job]) -> Listed:
         if not isinstance(group, str) or not isinstance(spread, str) or not isinstance(dedicated, bool):
             raise Malformed("a job's (group, dedicated, spread)", (group, dedicated, spread), "give text, bool, text")
     group_of: dict[str, str] = {}
-    for _other, group, _other, spread in sorted(sorts):
+    for _other, group, _more, spread in sorted(sorts):
         if spread and group_of.setdefault(spread, group) != group:
             raise Malformed(f"group of the jobs of spread {spread}", [group_of[spread], group], "give them one group")
     return Listed(some, names, distinct, sorts)

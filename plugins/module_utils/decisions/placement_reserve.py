@@ -62,7 +62,7 @@ def reserve(listed: Listed, pool: Sequence[Worker], now: Held) -> Reserved:
         Counter(port_of[dedicated[job], bin_] for job in here if (dedicated[job], bin_) in port_of)
         for bin_, here in enumerate(own)
     ]
-    groups = {group for _other, group, is_dedicated, _other in listed.sorts if not is_dedicated}
+    groups = {group for _other, group, is_dedicated, _more in listed.sorts if not is_dedicated}
     step = len(pool) * (len(groups) + 1)  # so that no sum of preferences outweighs one displaced job
     toll = [
         step * (len(kept) - len(here)) + len(groups & worker.takes)
@@ -131,7 +131,7 @@ def _reasons(network: Network, supply: Sequence[tuple[_Kind, int]], pool: Sequen
     kinds, ports, _other = network.cut()
     reach: dict[int, list[int]] = {kind: [] for kind in kinds}
     for port in ports:
-        kind, hub, _other = network.ports[port]
+        kind, hub, _limit = network.ports[port]
         if kind in reach:
             reach[kind] += network.hubs[hub]
     full = {kind: 0 for kind in kinds}
