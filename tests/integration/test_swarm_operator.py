@@ -187,7 +187,7 @@ def test_a_deployments_successor_takes_over_the_whole_share(pool: Pool) -> None:
     jobs = names(9)
     pool.jobs(jobs)
     pool.workers(3, kind="Deployment")
-    pool.swarm(graceSeconds=1)
+    pool.swarm(graceSeconds=600)
     pool.converged(jobs, 3)
     before = pool.lists()
     victim = min(before)
@@ -197,6 +197,7 @@ def test_a_deployments_successor_takes_over_the_whole_share(pool: Pool) -> None:
     after = pool.lists()
     (successor,) = after.keys() - before.keys()
     assert after == {**{each: before[each] for each in after.keys() & before.keys()}, successor: before[victim]}
+    pool.edit(graceSeconds=1)
     pool.site.room.clear()  # no node for another Pod
     pool.site.delete_pod(successor)
     assert sorted(pool.converged(jobs, 2).values()) == [4, 5]
@@ -566,11 +567,13 @@ def test_of_three_replicas_each_swarm_has_one(api: Api, kubeconfig: str, tmp_pat
             lab.swarm(name, workers=workers, configMap=name, jobs=[{"name": job} for job in names(6)])
         for name in swarms:
             assert lab.converged(name, workers=2) == {f"{name}-0": 3, f"{name}-1": 3}
-        busy = {replica for each in looked_after().values() for replica in each}
-        assert looked_after().keys() == set(swarms)
-        assert len(busy) == 1 if mode == "leader" else len(busy) > 1
-        victim = nursery.replicas[sorted(busy)[0]]
-        theirs = [name for name, each in looked_after().items() if victim.pod in each]
+        lab.until(lambda: sorted(looked_after()) == swarms, "each to be looked after")
+        parts = looked_after()
+        assert all(len(each) == 1 for each in parts.values())
+        acting = [lab.page(replica, "/authority")[1]["active"] for replica in nursery.alive]
+        assert acting.count(True) == {"leader": 1, "shard": 3}[mode]
+        victim = nursery.replicas[parts[swarms[0]][0]]
+        theirs = [name for name, each in parts.items() if victim.pod in each]
         victim.kill()
         nursery.bury(victim, "restarted")
         for name in theirs:
