@@ -56,7 +56,7 @@ SIGNS = st.sampled_from(
 ANY_TEXT = st.one_of(st.text(max_size=20), st.lists(SIGNS, max_size=8).map("".join))
 SCALARS = st.one_of(st.none(), st.booleans(), st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False), ANY_TEXT)
 PLAIN = st.one_of(st.text("ab$() \"'\\:\n-é", max_size=6), st.sampled_from(["$", "$$", "$(A)", "$("]))
-HOLES = st.sampled_from(["free", "count", "ratio", "is_on", "Name", "OwnerHash", "Version", "MountName"])
+HOLES = st.just("free") | st.sampled_from(["count", "ratio", "is_on", "Name", "OwnerHash", "Version", "MountName"])
 TEXTS = st.lists(st.one_of(PLAIN, HOLES.map(lambda name: f"{{{{.{name}}}}}")), max_size=4).map("".join)
 KEYS = st.text("abcdefg./-", min_size=1, max_size=5)
 TREES = st.recursive(
@@ -90,7 +90,7 @@ def objects(draw: st.DrawFn) -> dict[str, Any]:
 
 
 VALUES = st.fixed_dictionaries({
-    "free": ANY_TEXT,
+    "free": st.one_of(ANY_TEXT, st.sampled_from(["(A)", "$(A)", "$", "A)", "$$(A)"])),
     "count": st.integers(-(2**63), 2**63 - 1),
     "ratio": st.one_of(st.floats(allow_nan=False, allow_infinity=False), st.integers(-9, 9)),
     "is_on": st.booleans(),

@@ -496,3 +496,6 @@ def test_fields_are_found(value: Any, pattern: str, found: list[tuple[str, Any]]
 
 def test_levels_are_two() -> None:
     assert decisions.LEVELS == (RESTRICTED, BASELINE) and Policy().pod_security == RESTRICTED
+    for level in ("", "Restricted", "privileged"):
+        with pytest.raises(Malformed, match=r"^pod-security is .*give one of restricted, baseline"):
+            check_objects([deployment()], Policy(pod_security=level))

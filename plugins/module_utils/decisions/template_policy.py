@@ -261,13 +261,13 @@ def find(value: Any, fields: str, path: Path = ()) -> Iterator[Found]:
                 yield (*path, number), item
 
 
-def _each(kinds: str, pod: Any) -> Iterator[Found]:
+def _each(fields: str, pod: Any) -> Iterator[Found]:
     """Fields of the Pod, or of each of its containers: `each.securityContext.privileged`."""
-    if not kinds.startswith("each."):
-        yield from find(pod, kinds)
+    if not fields.startswith("each."):
+        yield from find(pod, fields)
         return
     for group in _CONTAINERS:
-        yield from find(pod, f"{group}.*.{kinds.removeprefix('each.')}")
+        yield from find(pod, f"{group}.*.{fields.removeprefix('each.')}")
 
 
 def _shapeless(obj: Object) -> Iterator[_Broken]:
@@ -329,6 +329,8 @@ def pod_security(obj: Object, level: str) -> list[Violation]:
 
 
 def _security(obj: Object, pod: Object, level: str) -> Iterator[_Broken]:
+    if level not in LEVELS:
+        raise Malformed("pod-security", level, f"give one of {', '.join(LEVELS)}")
     checks = [_by_table(pod, _BASELINE), _volumes_of_hosts(pod)]
     if level == RESTRICTED:
         checks += [_by_table(pod, _RESTRICTED), _inherited(pod), _volume_types(pod)]
