@@ -118,8 +118,7 @@ class Swarms:
         key, uid = key_of(obj), obj["metadata"]["uid"]
         known = self._known.get(key)
         if known is None or (known.uid, known.fence) != (uid, term.fence):
-            memory = Memory(linger_seconds=self._linger_seconds, is_patient=True)
-            known = self._known[key] = Known(uid, term.fence, memory)
+            known = self._known[key] = Known(uid, term.fence, Memory(linger_seconds=self._linger_seconds))
         before: Mapping[str, Any] = obj.get("status") or {}
         generation = obj["metadata"].get("generation", 0)
         try:
@@ -153,6 +152,7 @@ class Swarms:
 
     def _turn(self, obj: Object, spec: Spec, known: Known, term: Term) -> float | None:
         namespace, before = obj["metadata"]["namespace"], obj.get("status") or {}
+        known.memory.is_patient = "pool" in before  # else it was the first one, if it was made at all
         jobs, sources = verbs.read_jobs(self._api, namespace, spec)
         turn = verbs.turn(
             self._api,

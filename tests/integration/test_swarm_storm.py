@@ -34,7 +34,9 @@ def make_lab(api: Api, tmp_path: Path) -> Iterator[MakeLab]:
     labs: list[StormLab] = []
 
     def make(mode: str, **options: object) -> StormLab:
-        labs.append(StormLab(api, make_namespace(api, f"swarm-{mode}"), tmp_path, mode, **options))
+        directory = tmp_path / str(len(labs))
+        directory.mkdir()
+        labs.append(StormLab(api, make_namespace(api, f"swarm-{mode}"), directory, mode, **options))
         return labs[-1]
 
     yield make
@@ -58,6 +60,11 @@ def test_killed_at_every_kind_of_write(
 
 
 def test_the_same_storm_finds_an_operator_that_does_not_wait(make_lab: MakeLab) -> None:
-    storm = Storm(make_lab("leader", plant="hands over without waiting"), seed=2)
-    storm.run(4)
-    assert [wrong for wrong in storm.violations if wrong.startswith("W1: ")]
+    found: list[str] = []
+    for seed in range(3):
+        storm = Storm(make_lab("leader", plant="hands over without waiting"), seed)
+        storm.run(4)
+        found += [wrong for wrong in storm.violations if wrong.startswith("W1: ")]
+        if found:
+            break
+    assert found

@@ -72,7 +72,7 @@ HEAD: Final = "swarm-worker-config"
 HEAD_OF: Final = "lab.muster.dev/head"  # annotation of a Pod: the first ConfigMap of its worker
 GONE: Final = frozenset({""})  # in place of the list of a worker that has no entry any more
 CONNECTIONS: Final = 4
-PATIENCE: Final = 90.0  # seconds: a deadline for what should take far less
+PATIENCE: Final = 300.0  # seconds: a deadline for what should take far less
 SHARDS: Final = 12
 
 

@@ -201,7 +201,7 @@ def test_without_a_term_nothing_is_done() -> None:
         with pytest.raises(Superseded):
             bench.reconcile(Reign(fence, checks))
         seen.append((sorted(bench.status), bool(bench.api.lists())))
-        bench.start(linger_seconds=0)
+        bench.start()
     assert seen == [([], False), (["configMaps"], False), (["configMaps"], True)], "one effect after the other"
     bench.settle(Reign(20))
     assert bench.status["converged"]
@@ -213,7 +213,7 @@ def test_that_a_configuration_is_made_is_written_down_before_it_is() -> None:
     with pytest.raises(Superseded):
         bench.reconcile(Reign(checks=1))
     assert bench.status == {"configMaps": 1} and bench.api.lists() == {}
-    bench.start(linger_seconds=0)
+    bench.start()
     bench.reconcile(Reign(8))
     assert bench.api.lists() == {"w-0": "", "w-1": ""}, "for all that is known they run something"
     bench.settle(Reign(8))
@@ -228,7 +228,7 @@ def test_a_configuration_that_was_deleted_before_the_status_told_of_it_is_not_be
     assert bench.api.versions() == {"w-0": 0, "w-1": 0} and bench.status == {"configMaps": 1}
     bench.api.hung = {"w-0": 0, "w-1": 0}
     bench.api.delete(CONFIGMAPS, HEAD, "ns")
-    bench.start(linger_seconds=0)
+    bench.start()
     bench.reconcile(Reign(8))
     assert bench.api.lists() == {"w-0": "", "w-1": ""} and min(bench.api.versions().values()) > 0
 
