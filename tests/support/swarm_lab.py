@@ -118,7 +118,7 @@ class Chronicle:
     def entries(self, head: str) -> dict[str, Entry]:
         """All workers' entries."""
         parts = self.parts.get(head, {})
-        names = {name for part in parts.values() for name in part.entries or ()}
+        names = sorted({name for part in parts.values() for name in part.entries or ()})
         return {name: entry for name in names if (entry := newest(parts, name))}
 
     def _note_gone(self, head: str) -> None:
