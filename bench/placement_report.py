@@ -330,7 +330,8 @@ def _peers(cases: Mapping[str, Figures]) -> str:
         if "over_s" in each:
             rows.append((pool, _bold(peer), f"over {each['over_s']} s of CPU, ended", *["-"] * 6))
             continue
-        times = _short(each["cpu_seconds"]["median"] / ours["cpu_seconds"]["median"]) if ours else "-"
+        base = ours["cpu_seconds"]["median"] if ours else 0.0  # 0: too short for the clock
+        times = _short(each["cpu_seconds"]["median"] / base) if base else "-"
         rows.append(
             (
                 pool,
