@@ -51,6 +51,7 @@ def test_killed_at_every_kind_of_write(
 ) -> None:
     points = kill_points(mode)
     storm = Storm(make_lab(mode, seed=1), seed=1)
+    storm.most = 1
     storm.run(len(points), events=(FREEZE, LATE_WRITE), events_every=len(points) // 2, rest_every=len(points) // 2)
     record_property("kills", storm.kills)
     print(f"{mode}: {storm.kills} kills in {storm.seconds:.0f} s, {dict(storm.events)}, {storm.totals}")

@@ -72,6 +72,7 @@ class Storm:
         self.violations: list[str] = []
         self.enough = threading.Event()
         self.seconds = 0.0
+        self.most = 3  # of the writes of a kind, one of so many is the end of a process
         self.kinds: dict[str, Callable[[], None]] = {FREEZE: self._freeze}
         if plane:
             self.kinds |= {KILL_SERVER: self._kill_server, COMPACT: self._compact}
@@ -106,7 +107,7 @@ class Storm:
 
     def _go_to(self, point: Bomb) -> None:
         """Set it, until somebody has died of it."""
-        nth = 1 if point.kind in self._provoked else self.dice.randint(1, 3)
+        nth = 1 if point.kind in self._provoked else self.dice.randint(1, self.most)
         self._set(point._replace(nth=nth))
         before, began = self.points[str(point)], time.monotonic()
         patience = 1.0 if point.kind in self._provoked else PATIENCE
