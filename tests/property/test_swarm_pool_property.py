@@ -220,15 +220,16 @@ class Rollout:
                 return
         raise AssertionError("it goes on writing")
 
-    def due(self, old: list[str], surge: int) -> list[tuple[str, str]]:
-        """What may happen next: a turn, or what the Deployment's controller does with its Pods."""
+    def due(self, old: list[str], surge: int, away: int) -> list[tuple[str, str]]:
+        """What may happen next: a turn, or what the Deployment's controller does with its Pods. `surge`: how many it
+        may have more than it wants; `away`: how many of those may be not ready."""
         replicas = self.workload.replicas
         new = [name for name in self.pods if name not in old]
         acts = [("turn", "")]
         if len(self.of(is_ending=False)) < replicas + surge and len(new) < replicas:
             acts.append(("make", ""))
         acts += [("ready", name) for name in new if not self.pods[name].is_ready]
-        if len(self.of(is_ready=True, is_ending=False)) > replicas:
+        if len(self.of(is_ready=True, is_ending=False)) > replicas - away:
             acts += [("end", name) for name in self.of(is_ending=False) if name in old][:1]
         return acts + [("gone", name) for name in self.of(is_ending=True)]
 
@@ -246,10 +247,13 @@ class Rollout:
 
 
 @given(
-    st.integers(1, 5), st.integers(0, 12), st.integers(1, 3), st.lists(st.integers(0, 10**6), min_size=10, max_size=60)
+    st.integers(1, 5),
+    st.integers(0, 12),
+    st.tuples(st.integers(0, 3), st.integers(0, 2)).filter(any),
+    st.lists(st.integers(0, 10**6), min_size=10, max_size=60),
 )
 def test_when_a_deployment_is_rolled_out_each_share_goes_as_a_whole_to_one_successor(
-    replicas: int, jobs: int, surge: int, choices: list[int]
+    replicas: int, jobs: int, bounds: tuple[int, int], choices: list[int]
 ) -> None:
     pool = Rollout(replicas, jobs)
     for _pod in range(replicas):
@@ -261,9 +265,9 @@ def test_when_a_deployment_is_rolled_out_each_share_goes_as_a_whole_to_one_succe
     shares = sorted(entry.jobs for entry in pool.config.entries.values() if entry.jobs)
     pool.lists.clear()
     for choice in choices:
-        possible = pool.due(old, surge)
+        possible = pool.due(old, *bounds)
         pool.act(*possible[choice % len(possible)])
-    while len(possible := pool.due(old, surge)) > 1:
+    while len(possible := pool.due(old, *bounds)) > 1:
         pool.act(*possible[1])
         pool.settle()
     pool.settle()

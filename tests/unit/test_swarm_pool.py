@@ -150,8 +150,8 @@ def test_a_share_that_was_let_go_for_its_successor_is_still_his() -> None:
         {pod_name("d_1"): Hold({"a": 2, "b": 2}), pod_name("d_8"): Hold(awaits=True)},
     )
     found = pool(deployment(2), pods_of("d_8"), config)
-    assert names(found) == "d_8 d_1", "one place is kept for who is still to come, and it is not that of d_8"
-    assert not found.successors
+    assert names(found) == "d_8 d_2", "one place is kept for who is still to come, and it is not that of d_1"
+    assert found.successors == {pod_name("d_1"): pod_name("d_8")} and found.vacant == {pod_name("d_2")}
     other = Config(config.entries, {pod_name("d_1"): Hold({"a": 2, "b": 2})})
     found = pool(deployment(2), pods_of("d_8"), other)
     assert found.successors == {pod_name("d_1"): pod_name("d_8")} and found.vacant == {pod_name("d_2")}

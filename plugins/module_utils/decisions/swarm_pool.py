@@ -249,16 +249,19 @@ def _places(
     known = [name for *_order, name in alive if name in there]
     new = [name for *_order, name in alive if name not in there and own[name].is_ready]
     free = max(0, replicas - len(known))
-    shares = (name for name in config.entries if jobs_of(config, name) or _lets_go(config, name))
-    left = [name for name in shares if workload.owns(name) and name not in known]
-    left = [name for name in sorted(left, key=natural) if name not in expired or name in own]
+    shares = [name for name in sorted(config.entries, key=natural) if workload.owns(name) and name not in known]
+    shares = [name for name in shares if name not in expired or name in own]
+    let_go = [name for name in shares if _lets_go(config, name) and not jobs_of(config, name)]
+    heirs = [name for name in known if _awaits(config, name) and not jobs_of(config, name)]
+    promised = dict(zip(let_go, heirs, strict=False))
+    left = [name for name in shares if name not in promised and (jobs_of(config, name) or name in let_go)]
     taken = dict(zip(left, new[:free], strict=False))
     vacant = [name for name in left if name not in taken][: free - len(taken)]
     extra = new[len(taken) : free - len(vacant)]
     coming: frozenset[str] = frozenset()
     if len(extra) < free - len(taken) - len(vacant) and is_patient:
         extra, coming = [], frozenset(extra)
-    return _Found([*known, *taken.values(), *vacant, *extra], taken, frozenset(vacant), coming)
+    return _Found([*known, *taken.values(), *vacant, *extra], {**promised, **taken}, frozenset(vacant), coming)
 
 
 def _awaits(config: Config, name: str) -> bool:
