@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
+from ansible_collections.muster.coordination.plugins.module_utils.api import CONFIGMAPS, Api
 from ansible_collections.muster.coordination.plugins.module_utils.decisions import convergence, worker_config
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.worker_config import Known
-from ansible_collections.muster.coordination.plugins.module_utils.verbs import swarm as verbs
 
 
 class Bug(NamedTuple):
@@ -77,22 +77,19 @@ def _forgets_what_leaves() -> None:
     worker_config._hold_document = document
 
 
-_document, _commit = worker_config._hold_document, verbs.commit
+_document, _write = worker_config._hold_document, Api._write
 
 
 def _overwrites() -> None:
     """It writes the configuration that it has decided on, whatever somebody else wrote meanwhile."""
 
-    def commit(api: Any, resource: Any, name: str, namespace: str, decide: Any, **more: Any) -> Any:
-        decided, _verdict = decide(more["seen"])
+    def write(api: Api, method: str, asked: Any, body: Any, path: str = "") -> Any:
+        if method == "PUT" and worker_config.PART_OF in (body.get("metadata", {}).get("labels") or {}):
+            version = api.get(CONFIGMAPS, asked.name, asked.namespace)["metadata"]["resourceVersion"]
+            body = {**body, "metadata": {**body["metadata"], "resourceVersion": version}}
+        return _write(api, method, asked, body, path)
 
-        def at_any_rate(there: Any) -> Any:
-            now = {key: there["metadata"][key] for key in ("uid", "resourceVersion")} if there else {}
-            return {**decided, "metadata": {**decided["metadata"], **now}}, True
-
-        return _commit(api, resource, name, namespace, at_any_rate, **more)
-
-    verbs.commit = commit
+    Api._write = write  # type: ignore[method-assign]
 
 
 def _restarts_all() -> None:
