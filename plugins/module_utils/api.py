@@ -84,6 +84,7 @@ __all__ = [
     "LostAnswer",
     "NotFound",
     "Object",
+    "Paged",
     "Put",
     "Recovered",
     "Removed",
@@ -102,6 +103,13 @@ class Listing(NamedTuple):
 
     items: list[Object]
     resource_version: str
+
+
+class Paged(NamedTuple):
+    """A part of a list; `following` says where the next begins, and is empty at the end."""
+
+    items: list[Object]
+    following: str
 
 
 class Snapshot(NamedTuple):
@@ -168,6 +176,20 @@ class Api:
         asked = Asked("get", PODS, namespace, f"{name}:{port}", "proxy")
         return self._exchange("GET", asked, f"{asked.path()}{path}", time.monotonic() + self.timeout)
 
+    def page(
+        self, resource: Resource, namespace: str, *, label_selector: str = "", limit: int = 100, after: str = ""
+    ) -> Paged:
+        """At most `limit` objects, from where the last page ended: `after` is its `following`.
+
+        Raises Gone when the server has forgotten that list (it keeps five minutes).
+        """
+        query = {**_selection(label_selector, ""), "limit": str(limit), **({"continue": after} if after else {})}
+        document = self._read(Asked("list", resource, namespace), query)
+        items = [
+            {"apiVersion": resource.api_version, "kind": resource.kind, **item} for item in document.get("items") or ()
+        ]
+        return Paged(items, document["metadata"].get("continue") or "")
+
     def list(
         self,
         resource: Resource,
@@ -230,13 +252,16 @@ class Api:
             if not following:
                 return Listing(items, document["metadata"].get("resourceVersion", ""))
 
-    def create(self, resource: Resource, obj: Object) -> Object:
-        """POST; the deterministic name is the claim. Raises AlreadyExists; NotFound when the namespace is missing."""
+    def create(self, resource: Resource, obj: Object, *, dry_run: bool = False) -> Object:
+        """POST; the deterministic name is the claim. Raises AlreadyExists; NotFound when the namespace is missing.
+
+        `dry_run`: the server decides as if, and answers what it would have stored.
+        """
         namespace = obj["metadata"].get("namespace") if resource.namespaced else None
         if resource.namespaced and not namespace:
             raise ValueError(f"a {resource.kind} to be created has to carry metadata.namespace")
         asked = Asked("create", resource, namespace, obj.get("metadata", {}).get("name", ""))
-        return self._write("POST", asked, obj, asked.collection())
+        return self._write("POST", asked, obj, asked.collection() + ("?dryRun=All" if dry_run else ""))
 
     def replace(self, resource: Resource, obj: Object, subresource: str = "", *, dry_run: bool = False) -> Object:
         """PUT of the whole object, if it is still the one that was read. Raises Conflict, NotFound.
@@ -275,10 +300,16 @@ class Api:
         *,
         uid: str | None = None,
         resource_version: str | None = None,
+        propagation: str = "",
     ) -> Object:
-        """DELETE, if uid and resourceVersion are still these. Raises NotFound, Conflict."""
+        """DELETE, if uid and resourceVersion are still these. Raises NotFound, Conflict.
+
+        `propagation`: what becomes of what it owns (Foreground: that goes first), where it is not the server's default.
+        """
         preconditions = {"uid": uid, "resourceVersion": resource_version}
         options: Object = {"apiVersion": "v1", "kind": "DeleteOptions"}
+        if propagation:
+            options["propagationPolicy"] = propagation
         options["preconditions"] = {field: value for field, value in preconditions.items() if value}
         return self._write("DELETE", Asked("delete", resource, namespace, name), options)
 

@@ -141,6 +141,21 @@ def confirm(ledger: Ledger | None, handle: str, uid: str) -> tuple[Ledger | None
     return _with(ledger, entry._replace(state=HELD, uid=uid)), True
 
 
+def hold(ledger: Ledger, request: Request, uid: str, *, anew: bool) -> tuple[Ledger, bool]:
+    """Hold the place of this very request for the Instance with this uid; whether it is held then.
+
+    `anew`: it was held before, so where there is no entry, it was lost, and is entered again, whatever the limit.
+    """
+    entry = ledger.entries.get(request.handle)
+    if entry is None and anew:
+        entry = Entry(request.handle, request.key, request.digest)
+        ledger = _with(ledger, entry)
+    if entry is None or (entry.key, entry.digest) != (request.key, request.digest):
+        return ledger, False
+    after, is_held_now = confirm(ledger, request.handle, uid)
+    return after or ledger, is_held_now
+
+
 def closing(ledger: Ledger | None, handle: str, uid: str) -> Ledger | None:
     """The Instance is being destroyed: its key is not to be replayed any more."""
     entry = ledger.entries.get(handle) if ledger else None
@@ -200,7 +215,7 @@ def total_name(allocator: str) -> str:
     return f"{allocator}-total"
 
 
-def digest(body: Mapping[str, Any]) -> str:
+def digest(body: Any) -> str:
     """16 hexadecimal digits for a request; the same for the same values, in whatever order."""
     return _hash(json.dumps(body, sort_keys=True, separators=(",", ":"), default=str))[:16]
 

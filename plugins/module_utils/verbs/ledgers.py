@@ -39,7 +39,7 @@ class Ledgers:
     """All ledgers of one allocator. For several threads."""
 
     def __init__(self, api: Api, namespace: str, allocator: str, *, timeout: float = SECONDS) -> None:
-        self._api, self._namespace, self._allocator, self._timeout = api, namespace, allocator, timeout
+        self.api, self._namespace, self._allocator, self._timeout = api, namespace, allocator, timeout
         self._waiting: dict[str, list[_Asked[Any]]] = {}  # by the name of the ConfigMap
         self._busy: set[str] = set()
         self._news = threading.Condition()
@@ -48,14 +48,14 @@ class Ledgers:
     def read(self, owner: str) -> Ledger | None:
         """An owner's ledger, or the TOTAL, as the API server has it. Raises Malformed."""
         try:
-            return _read(self._api.get(CONFIGMAPS, self.name(owner), self._namespace))
+            return _read(self.api.get(CONFIGMAPS, self.name(owner), self._namespace))
         except NotFound:
             return None
 
     def all(self) -> list[Ledger]:
         """Every owner's. Raises Malformed."""
         label = f"{decisions.MEMBER}={self._allocator},{decisions.OWNER}"
-        found = [_read(obj) for obj in self._api.list(CONFIGMAPS, self._namespace, label_selector=label).items]
+        found = [_read(obj) for obj in self.api.list(CONFIGMAPS, self._namespace, label_selector=label).items]
         return [each for each in found if each]
 
     def name(self, owner: str) -> str:
@@ -103,7 +103,7 @@ class Ledgers:
                 return there, verdicts
             return self._written(there, name, owner, after), verdicts
 
-        verdicts = commit(self._api, CONFIGMAPS, name, self._namespace, decide, timeout=self._timeout).verdict
+        verdicts = commit(self.api, CONFIGMAPS, name, self._namespace, decide, timeout=self._timeout).verdict
         for each, verdict in zip(group, verdicts, strict=True):
             each.verdict = verdict
 
