@@ -258,9 +258,9 @@ class Wire:
         via = f" through the proxy {_without_password(self.credentials.proxy)}" if self.credentials.proxy else ""
         where = f"{self.credentials.server}{via}"
         if sent:
-            return LostAnswer(0, "LostAnswer", f"the connection to {where} was lost: {_words(error)}", asked=asked)
+            return LostAnswer(0, "LostAnswer", f"the connection to {where} was lost: {words_of(error)}", asked=asked)
         remedy = _connection_remedy(error, self.credentials)
-        return Unreachable(0, "Unreachable", f"no connection to {where}: {_words(error)}", asked=asked, remedy=remedy)
+        return Unreachable(0, "Unreachable", f"no connection to {where}: {words_of(error)}", asked=asked, remedy=remedy)
 
     def _send(
         self,
@@ -312,7 +312,7 @@ class Wire:
             return self._pools
 
 
-def _words(error: BaseException) -> str:
+def words_of(error: BaseException) -> str:
     """The innermost cause in words, without urllib3's object addresses."""
     import ssl
 
@@ -330,7 +330,7 @@ def _words(error: BaseException) -> str:
 
 
 def _connection_remedy(error: BaseException, credentials: Credentials) -> str:
-    words = _words(error)
+    words = words_of(error)
     if ("ostname" in words and "match" in words) or "IP address mismatch" in words:
         return "The server's certificate is for another name: connect by that name, or set tls-server-name"
     if "certificate verify failed" in words:

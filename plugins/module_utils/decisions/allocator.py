@@ -21,13 +21,18 @@ from typing import Any, ClassVar, Final, NamedTuple
 from ansible_collections.muster.coordination.plugins.module_utils.decisions import ledger
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.instance import (
     API_VERSION,
+    CREATING,
     DELETE,
     DESTROYING,
     DISK,
     KIND,
     PENDING,
+    READY,
+    RESETTING,
     RETAIN,
     RETAINED,
+    SUSPENDED,
+    SUSPENDING,
     labels_of,
 )
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.template import (
@@ -62,6 +67,7 @@ MAX_KEY: Final = 128  # characters of an idempotency key
 MAX_SHARED: Final = 64  # users, and groups, that an instance is shared with
 MAX_NAME: Final = 1024  # bytes of a user's or a group's name
 STORAGE: Final = (DELETE, RETAIN)
+RESUMING: Final = "Resuming"  # which only `view` says
 
 _KEY: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,126}[\x21-\x7e])?")
 
@@ -194,15 +200,15 @@ REFUSALS: Final[Mapping[str, type[Refused]]] = {
 def parse_wish(body: Any) -> Wish:
     """Of a request's body. Raises Malformed, which names the member."""
     document = _mapping(body, "body", ("parameters", "access", "storage", "attach"))
-    parameters = _mapping(document.get("parameters") or {}, "parameters")
-    access = _mapping(document.get("access") or {}, "access", ("users", "groups"))
-    storage = document.get("storage", DELETE)
+    parameters = _mapping(_given(document, "parameters", {}), "parameters")
+    access = _mapping(_given(document, "access", {}), "access", ("users", "groups"))
+    storage = _given(document, "storage", DELETE)
     if storage not in STORAGE:
         raise Malformed("storage", storage, "give delete or retain: what becomes of its disks when it is destroyed")
-    attach = document.get("attach") or ""
+    attach = _given(document, "attach", "")
     if not isinstance(attach, str) or len(attach) > 253:
         raise Malformed("attach", attach, "give the name of a disk that you have kept")
-    users, groups = (_names(access.get(each), f"access.{each}") for each in ("users", "groups"))
+    users, groups = (_names(_given(access, each, []), f"access.{each}") for each in ("users", "groups"))
     return Wish(parameters, Access(users, groups), storage, attach)
 
 
@@ -225,15 +231,20 @@ def _mapping(value: Any, where: str, known: Sequence[str] = ()) -> Mapping[str, 
     return value
 
 
+def _given(document: Mapping[str, Any], name: str, default: Any) -> Any:
+    """A member; null is as good as none."""
+    value = document.get(name)
+    return default if value is None else value
+
+
 def _names(value: Any, where: str) -> tuple[str, ...]:
-    names = value or []
-    if not isinstance(names, (list, tuple)) or len(names) > MAX_SHARED:
+    if not isinstance(value, (list, tuple)) or len(value) > MAX_SHARED:
         raise Malformed(where, value, f"give a list of at most {MAX_SHARED} names")
-    for number, name in enumerate(names):
+    for number, name in enumerate(value):
         if not isinstance(name, str) or not name:
             raise Malformed(f"{where}[{number}]", name, "give a name as the API server knows it")
         check_text(name, f"{where}[{number}]", MAX_NAME)
-    return tuple(sorted(set(names)))
+    return tuple(sorted(set(value)))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -354,7 +365,8 @@ def view(instance: Object) -> dict[str, Any]:
         "name": metadata["name"],
         "owner": spec.get("owner", ""),
         "access": {"users": list(access.get("users") or []), "groups": list(access.get("groups") or [])},
-        "phase": DESTROYING if is_going(instance) else status.get("phase") or PENDING,
+        "key": spec.get("key", ""),  # its hash, by which its owner finds it again
+        "phase": _phase(instance),
         "message": status.get("message", ""),
         "created": metadata.get("creationTimestamp", ""),
         "parameters": dict(spec.get("parameters") or {}),
@@ -366,6 +378,21 @@ def view(instance: Object) -> dict[str, Any]:
         "objects": [{"kind": obj["kind"], "name": obj["metadata"]["name"]} for obj in manifest],
         "endpoints": _endpoints(manifest),
     }
+
+
+def _phase(instance: Object) -> str:
+    """What is wished for and not looked at yet counts as begun: who waits for it is not told of the time before."""
+    spec, status = instance["spec"], instance.get("status") or {}
+    phase = str(status.get("phase") or PENDING)
+    if is_going(instance):
+        return DESTROYING
+    if int(status.get("resets") or 0) < int(spec.get("resets") or 0):
+        return RESETTING
+    if spec.get("suspended") and phase in (PENDING, CREATING, READY):
+        return SUSPENDING
+    if not spec.get("suspended") and phase in (SUSPENDING, SUSPENDED):
+        return RESUMING
+    return phase
 
 
 def _endpoints(manifest: Sequence[Object]) -> list[dict[str, Any]]:
