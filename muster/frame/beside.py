@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, Muster contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Objects of another kind, of which a change concerns the controller's own objects of that namespace."""
+"""Objects of another kind, of which a change concerns the controller's own: one, or all of that namespace."""
 
 from __future__ import annotations
 
@@ -38,15 +38,21 @@ class Beside:
         label_selector: str = "",
         shrink: Callable[[Object], Object] | None = None,
         removed: Callable[[Object], None] = lambda obj: None,
+        concerns: Callable[[Object], str | None] | None = None,
     ) -> None:
-        """`namespace` None: all. `shrink` says what of an object matters to `removed`."""
+        """`namespace` None: all. `shrink` says what of an object matters to `removed`, and to `concerns`.
+
+        `concerns` names the one object that a change concerns, by its key (None: none); without it, it is all of its
+        namespace.
+        """
         self._api, self._resource, self._namespace = api, resource, namespace
         self._selector, self._shrink, self._removed = label_selector, shrink or _slim, removed
+        self._concerns: Callable[[Object], str | None] = concerns or _namespace_of
         self._stop = threading.Event()
         self.trouble: str | None = None
 
     def start(self, changed: Callable[[str], None]) -> None:
-        """`changed` is told the namespace."""
+        """`changed` is told the namespace, or the key of what is concerned."""
         name = f"beside {self._resource.plural}"
         threading.Thread(target=self._run, args=(changed,), name=name, daemon=True).start()
 
@@ -56,8 +62,8 @@ class Beside:
     def _run(self, changed: Callable[[str], None]) -> None:
         what = {"label_selector": self._selector, "shrink": self._shrink}
         for change in follow(self._api, self._resource, self._namespace, self._stop, **what):
-            for namespace in self._take(change):
-                changed(namespace)
+            for concerned in self._take(change):
+                changed(concerned)
 
     def _take(self, change: Change) -> set[str]:
         if isinstance(change, Trouble):
@@ -71,7 +77,11 @@ class Beside:
         found = (
             change.items if isinstance(change, Snapshot) else [change.obj] if isinstance(change, Put | Removed) else []
         )
-        return {str(obj["metadata"].get("namespace", "")) for obj in found}
+        return {concerned for obj in found if (concerned := self._concerns(obj)) is not None}
+
+
+def _namespace_of(obj: Object) -> str:
+    return str(obj["metadata"].get("namespace", ""))
 
 
 def _slim(obj: Object) -> Object:

@@ -73,7 +73,7 @@ class Controller:
     ) -> None:
         """`namespace` None watches all. `key_of` says by which key the authority knows an object.
 
-        `beside` are further watches: a change there has all objects of its namespace looked at.
+        `beside` are further watches: a change there has all objects of its namespace looked at, or the one it concerns.
 
         `resync` bounds, in seconds, the random time after which an object is looked at though nothing has changed.
         `events` tells at `pod`, this process's own, what it gains.
@@ -83,8 +83,9 @@ class Controller:
         self._events, self._pod, self._leave_seconds = events, pod, leave_seconds
         self._queue = WorkQueue()
         selectors = {"label_selector": label_selector, "field_selector": field_selector}
-        self.cache = Cache(api, resource, namespace, **selectors, on_change=self._queue.add)
+        self.cache = Cache(api, resource, namespace, **selectors, on_change=self._changed)
         self._beside = beside
+        self.told: list[Callable[[str], None]] = []  # also told the key of each change, by the cache; see Cache
         self.queries: dict[str, Callable[[Query], Answer]] = {}  # further pages, to be set before `run`
         self._metrics = Metrics(authority, self.cache, self._queue)
         self._ends: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -143,9 +144,14 @@ class Controller:
         if self._events and self._pod:
             self._events.tell(self._pod, "Leading" if shards is None else "ShardsGained", what)
 
-    def _changed_beside(self, namespace: str) -> None:
-        """Changes come in bursts: they are looked at together, a moment later."""
-        concerned = [key for key in self.cache.keys() if key.startswith(f"{namespace}/")]  # noqa: SIM118 no mapping
+    def _changed(self, key: str) -> None:
+        self._queue.add(key)
+        for tell in self.told:
+            tell(key)
+
+    def _changed_beside(self, what: str) -> None:
+        """A namespace, or one key. Changes come in bursts: they are looked at together, a moment later."""
+        concerned = [what] if "/" in what else [key for key in self.cache.keys() if key.startswith(f"{what}/")]  # noqa: SIM118 no mapping
         for key in concerned:
             self._queue.add_after(key, BURST_SECONDS)
 

@@ -95,6 +95,15 @@ def test_each_change_tells_its_namespace_and_a_list_each_namespace_once(
     assert feed.asked["namespace"] == "ns" and feed.asked["resource"] == PODS
 
 
+def test_a_change_can_concern_one_object_or_none(feed: Feed, watch: Callable[..., tuple[Beside, list[str]]]) -> None:
+    _watch, told = watch(
+        concerns=lambda obj: None if obj["metadata"]["name"] == "other" else f"a/{obj['metadata']['name']}"
+    )
+    feed.give(Snapshot([obj("a"), obj("a", "other")], "1"), Put(obj("a", "other")), Removed(obj("a", "y")))
+    until(lambda: len(told) == 2, "the two that concern something")
+    assert told == ["a/x", "a/y"]
+
+
 def test_what_is_gone_is_told_before_the_change(feed: Feed) -> None:
     seen: list[Object] = []
     found: list[int] = []
@@ -162,6 +171,24 @@ def test_a_change_beside_has_all_objects_of_its_namespace_looked_at(site: Callab
     more = len(bench.seen) // 2 + 1
     bench.api.kill("w-0")
     until(lambda: seen(more), "both, as it is gone")
+
+
+def test_a_change_beside_has_the_one_object_looked_at_that_it_concerns(monkeypatch: pytest.MonkeyPatch) -> None:
+    any_api: Any = MemoryApi()
+    monkeypatch.setattr(test_frame_controller, "MemoryApi", lambda: any_api)
+    beside = Beside(any_api, PODS, concerns=lambda _pod: "ns/a", shrink=lambda pod: pod)
+    bench = Bench(lambda _obj, _term: None, beside=[beside])
+    told: list[str] = []
+    bench.controller.told.append(told.append)
+    for name in "ab":
+        bench.api.configmap(name)
+    until(lambda: set(told) == {"ns/a", "ns/b"}, "both to be told of")
+    again: list[str] = []
+    monkeypatch.setattr(bench.controller._queue, "add_after", lambda key, _seconds: again.append(key))
+    bench.api.pod("w-0")
+    until(lambda: again, "it to be put into the queue")
+    assert again == ["ns/a"]
+    bench.end()
 
 
 def test_what_a_replica_may_act_on_is_its_own(site: Callable[..., Bench]) -> None:
