@@ -316,6 +316,12 @@ def _with_finalizers(instance: Object, finalizers: list[str]) -> dict[str, Any]:
 # The status
 
 
+def refused(instance: Object, message: str, now: str) -> Step:
+    """What is said where the API server does not take a step, and only a person can mend that."""
+    is_going = instance["metadata"].get("deletionTimestamp")
+    return _says(instance, DESTROYING if is_going else FAILED, message, now)
+
+
 def _says(instance: Object, phase: str, message: str, now: str, *, resets: int | None = None) -> Step:
     """The Instance whose status says so; Done where it does already."""
     before: dict[str, Any] = dict(instance.get("status") or {})
