@@ -37,6 +37,7 @@ from ansible_collections.muster.coordination.plugins.module_utils.api import (
     Listing,
     LostAnswer,
     NotFound,
+    Paged,
     Put,
     Removed,
     Resource,
@@ -130,15 +131,24 @@ class MemoryApi:
                         del then[obj["metadata"]["name"]]
             return Listing([copy.deepcopy(obj) for obj in then.values() if selects(obj)], at)
 
-    def create(self, resource: Resource, obj: Object) -> Object:
+    def page(
+        self, resource: Resource, namespace: str, *, label_selector: str = "", limit: int = 100, after: str = ""
+    ) -> Paged:
+        found = self.list(resource, namespace, label_selector=label_selector).items
+        left = [obj for obj in found if obj["metadata"]["name"] > after]
+        return Paged(left[:limit], left[limit - 1]["metadata"]["name"] if len(left) > limit else "")
+
+    def create(self, resource: Resource, obj: Object, *, dry_run: bool = False) -> Object:
         name, namespace = obj["metadata"]["name"], obj["metadata"]["namespace"]
-        lost = self._begin("create", resource, name)
+        lost = self._begin("dry-run" if dry_run else "create", resource, name)
         with self._lock:
             if namespace not in self.namespaces:
                 details = {"name": namespace, "kind": "namespaces"}
                 raise NotFound(404, "NotFound", f'namespaces "{namespace}" not found', details=details)
             if (resource.plural, namespace, name) in self.objects:
                 raise AlreadyExists(409, "AlreadyExists", f'{resource.plural} "{name}" already exists')
+            if dry_run:
+                return copy.deepcopy(obj)
             self.uids += 1
             metadata = {**obj["metadata"], "uid": f"uid-{self.uids}"}
             stored = self._store(resource, {**obj, "metadata": metadata})
@@ -183,6 +193,7 @@ class MemoryApi:
         *,
         uid: str | None = None,
         resource_version: str | None = None,
+        propagation: str = "",
     ) -> Object:
         lost = self._begin("delete", resource, name)
         with self._lock:

@@ -14,8 +14,9 @@ Rules
    given up can be taken out while its asker still sleeps: what that one makes when it wakes is held by nobody, and is
    removed.
 4. A place is free again when all that was made for it is gone.
-5. The total is a ledger of its own, by the same rules. The owner's goes first when a place is taken or confirmed, the
-   total when one is given back: so who finds an entry only in the total knows that nobody has it.
+5. The total is a ledger of its own, by the same rules. The owner's goes first when a place is taken, the total when it
+   is confirmed or given back: so what its owner's ledger holds the total holds, too, and who finds an entry only in the
+   total knows that nobody has it.
 
 Theory: reservation as the claim, idempotency keys (Helland, Life beyond Distributed Transactions, 2007).
 """

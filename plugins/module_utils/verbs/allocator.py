@@ -238,7 +238,7 @@ class Allocator:
             raise Busy(f"{entry.handle} is left from an earlier request, and being removed: ask again")
         uid = there["metadata"]["uid"]
         if entry.uid != uid:
-            for owner in (request.owner, TOTAL):
+            for owner in (TOTAL, request.owner):
                 if not self.ledgers.change(owner, lambda ledger: ledgers_.confirm(ledger, entry.handle, uid)):
                     raise Busy("the place of this request was given up, as it took too long: ask again")
         return there
@@ -455,7 +455,7 @@ def held(ledgers: Ledgers, instance: Object) -> bool:
     """
     metadata, request = instance["metadata"], _request_of(instance)
     uid, was_held = metadata["uid"], FINALIZER in (metadata.get("finalizers") or [])
-    for owner, each in _places(request):
+    for owner, each in reversed(_places(request)):
         if ledgers_.is_held(ledgers.read(owner), each.handle, uid):
             continue
         now = ledgers.api.get(INSTANCES, metadata["name"], metadata["namespace"])
