@@ -132,6 +132,8 @@ def summary(outcomes: list[Outcome], seconds: float) -> int:
     for outcome in outcomes:
         word = "passed" if outcome.passed else "FAILED"
         print(f"  {word}  {outcome.seconds:6.0f} s  {outcome.part.target:<18} {outcome.remark}")
+    for name in not_passed():
+        print(f"  FAILED  {name}")
     passed, failed, skipped = reports()
     for outcome in outcomes:
         counted = (REPORTS / f"{outcome.part.target}.xml").exists()
@@ -141,6 +143,16 @@ def summary(outcomes: list[Outcome], seconds: float) -> int:
     failed = max(failed, len(broken))  # a pytest run that died without a failed test counts, too
     print(f"\n{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
     return 1 if broken else 0
+
+
+def not_passed() -> list[str]:
+    """The tests that failed, by name: the end of a long log is all that some people get to see."""
+    return [
+        f"{path.stem}: {case.get('classname')}::{case.get('name')}"
+        for path in sorted(REPORTS.glob("*.xml"))
+        for case in ElementTree.parse(path).getroot().iter("testcase")
+        if case.find("failure") is not None or case.find("error") is not None
+    ]
 
 
 def reports() -> tuple[int, int, int]:
