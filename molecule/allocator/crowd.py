@@ -1,0 +1,249 @@
+#!/usr/bin/env python3
+# Copyright: (c) 2026, Muster contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""In a Pod of the scenario: many users at once, and what there is of theirs in the cluster.
+
+crowd.py storm JSON
+    Each of `users` asks for `each` instances at one moment, each with a key of its own, and asks again with the same
+    key until there is an answer. When the first has one, `signal` is sent to the Pod `leader`. Then it judges, and
+    prints JSON: how many got one, and what is wrong; exit status 1 if anything is. It is given an `Asked`.
+
+crowd.py judge JSON
+    Only judges, once all is at rest: instances and ledgers are exactly those that were promised to these users.
+
+crowd.py clear JSON
+    Each of the users destroys all that it has, and waits until it is gone.
+
+crowd.py thaw POD
+    Sends CONT to it.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import ssl
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from ansible_collections.muster.coordination.plugins.module_utils.api import CONFIGMAPS, PODS, Api, Object
+from ansible_collections.muster.coordination.plugins.module_utils.credentials import Credentials
+from ansible_collections.muster.coordination.plugins.module_utils.decisions import ledger as ledgers
+from ansible_collections.muster.coordination.plugins.module_utils.verbs.allocator import INSTANCES
+
+AUDIENCE = "muster-allocator"
+SERVER = urlsplit(os.environ["ALLOCATOR_URL"])
+ANSWER_SECONDS = 3.0  # then it is asked again
+GIVE_UP_SECONDS = 60.0
+REST_SECONDS = 90.0  # until all that was promised is there
+LOOK_SECONDS = 0.2
+FINAL = (200, 201, 400, 403, 422)  # of a creation; what else comes is asked again
+PROMISED = Path("/tmp/promised.json")
+OWN = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+
+
+@dataclass
+class Asked:
+    """`wanted`: so many may be made, of all. `namespace`: the allocator's."""
+
+    users: list[str]
+    namespace: str
+    each: int = 4
+    wanted: int = 0
+    leader: str = ""
+    signal: str = ""
+
+
+@dataclass
+class Crowd:
+    """The users with their tokens, and what each was told."""
+
+    tokens: dict[str, str]
+    answers: list[tuple[str, int, Any]] = field(default_factory=list)
+    tries: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    first: threading.Event = field(default_factory=threading.Event)
+
+    def create(self, user: str, key: str) -> None:
+        deadline = time.monotonic() + GIVE_UP_SECONDS
+        status, body = 0, None
+        while status not in FINAL and time.monotonic() < deadline:
+            with self.lock:
+                self.tries += 1
+            status, body = self.call(user, "POST", "/v1/instances", {"Idempotency-Key": key}, {})
+            if status not in FINAL:
+                time.sleep(LOOK_SECONDS)
+        with self.lock:
+            self.answers.append((user, status, body))
+        if status in (200, 201):
+            self.first.set()
+
+    def call(
+        self, user: str, method: str, path: str, headers: dict[str, str] | None = None, body: Any = None
+    ) -> tuple[int, Any]:
+        """Status and document; 0 when nothing came back."""
+        connection = http.client.HTTPConnection(SERVER.hostname or "", SERVER.port, timeout=ANSWER_SECONDS)
+        sent = {"Authorization": f"Bearer {self.tokens[user]}", "Content-Type": "application/json", **(headers or {})}
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body), sent)
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read() or b"null")
+        except (OSError, http.client.HTTPException, ValueError):
+            return 0, None
+        finally:
+            connection.close()
+
+
+def people(users: list[str]) -> Crowd:
+    return Crowd({user: token(user) for user in users})
+
+
+def token(user: str) -> str:
+    """As `kubectl create token` has it made."""
+    api_server = (os.environ["KUBERNETES_SERVICE_HOST"], int(os.environ["KUBERNETES_SERVICE_PORT"]))
+    trusted = ssl.create_default_context(cafile=str(OWN / "ca.crt"))
+    connection = http.client.HTTPSConnection(*api_server, context=trusted, timeout=ANSWER_SECONDS)
+    headers = {"Authorization": f"Bearer {(OWN / 'token').read_text()}", "Content-Type": "application/json"}
+    asked = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": [AUDIENCE]}}
+    path = f"/api/v1/namespaces/{(OWN / 'namespace').read_text()}/serviceaccounts/{user}/token"
+    connection.request("POST", path, json.dumps(asked), headers)
+    return str(json.loads(connection.getresponse().read())["status"]["token"])
+
+
+def storm(api: Api, asked: Asked) -> int:
+    crowd = people(asked.users)
+    uid = uid_of(api, asked)
+    keys = [(user, f"{asked.signal}-{number}") for number in range(asked.each) for user in asked.users]
+    with ThreadPoolExecutor(len(keys)) as pool:
+        asking = [pool.submit(crowd.create, user, key) for user, key in keys]
+        crowd.first.wait(GIVE_UP_SECONDS)
+        left = sum(not each.done() for each in asking)
+        struck = send(uid, signal.Signals[f"SIG{asked.signal}"])
+        for each in asking:
+            each.result()
+    got: dict[str, list[str]] = {}
+    for user, status, body in crowd.answers:
+        if status in (200, 201):
+            got.setdefault(user, []).append(body["name"])
+    PROMISED.write_text(json.dumps(got))
+    statuses = sorted(status for _user, status, _body in crowd.answers)
+    wrong = [] if struck else [f"{asked.leader} has no process"]
+    wrong += [f"{user} has {names}" for user, names in got.items() if len(set(names)) != 1]
+    if len(got) != asked.wanted:
+        wrong.append(f"{len(got)} have one, and {asked.wanted} were to have one: {statuses}")
+    refusals = [body for _user, status, body in crowd.answers if status not in (200, 201)]
+    wrong += [f"{refusal} is no refusal" for refusal in refusals if not is_of_quota(refusal)]
+    return say(asked, wrong, promised=got, asked=len(keys), tries=crowd.tries, left=left)
+
+
+def is_of_quota(refusal: Any) -> bool:
+    """It says why, and how many there may be and are."""
+    if not isinstance(refusal, dict) or refusal.get("type") != "urn:muster:allocator:quota":
+        return False
+    return refusal["limit"] <= refusal["used"] and refusal["scope"] in ("owner", "global")
+
+
+def judge(api: Api, asked: Asked) -> int:
+    """What there is is what was promised."""
+    promised = {name for names in json.loads(PROMISED.read_text()).values() for name in names}
+    deadline = time.monotonic() + REST_SECONDS
+    while (wrong := faults(api, asked.namespace, promised)) and time.monotonic() < deadline:
+        time.sleep(LOOK_SECONDS)
+    return say(asked, wrong, promised=sorted(promised))
+
+
+def faults(api: Api, namespace: str, promised: set[str]) -> list[str]:
+    instances = {each["metadata"]["name"]: each for each in api.list(INSTANCES, namespace).items}
+    wrong = [f"{name} is there, and was promised to nobody" for name in sorted(instances.keys() - promised)]
+    wrong += [f"{name} was promised, and is not there" for name in sorted(promised - instances.keys())]
+    for name, instance in instances.items():
+        status = instance.get("status") or {}
+        if status.get("phase") != "Ready":
+            wrong.append(f"{name} is {status.get('phase')}: {status.get('message')}")
+    configmaps = api.list(CONFIGMAPS, namespace, label_selector=ledgers.MEMBER).items
+    for owners in (True, False):
+        held = {
+            name: entry
+            for each in configmaps
+            if (ledgers.OWNER in each["metadata"]["labels"]) == owners and ledgers.KEY in (each.get("data") or {})
+            for name, entry in json.loads(each["data"][ledgers.KEY])["entries"].items()
+        }
+        uids = {name: instance["metadata"]["uid"] for name, instance in instances.items()}
+        if {name: entry["uid"] for name, entry in held.items()} != uids:
+            wrong.append(f"{'the owners' if owners else 'the total'}: {held} for {uids}")
+    return wrong
+
+
+def clear(asked: Asked) -> int:
+    crowd, deadline = people(asked.users), time.monotonic() + REST_SECONDS
+    left: list[Object] = [{}]
+    while left and time.monotonic() < deadline:
+        left = []
+        for user in asked.users:
+            status, body = crowd.call(user, "GET", "/v1/instances")
+            left += body["items"] if status == 200 else [{"name": "", "phase": f"status {status}"}]
+            for each in body["items"] if status == 200 else []:
+                if each["phase"] != "Destroying":
+                    crowd.call(user, "DELETE", f"/v1/instances/{each['name']}")
+        time.sleep(LOOK_SECONDS)
+    return say(asked, [f"{each} is still there" for each in left])
+
+
+def say(asked: Asked, wrong: list[str], **more: Any) -> int:
+    print(json.dumps({"wrong": wrong, "users": len(asked.users), **more}))
+    return 1 if wrong else 0
+
+
+# ------------------------------------------------------------------------------------------ signals
+
+
+def uid_of(api: Api, asked: Asked) -> str:
+    return str(api.get(PODS, asked.leader, asked.namespace)["metadata"]["uid"])
+
+
+def send(uid: str, number: int) -> int:
+    """To all processes of the Pod; how many there were."""
+    hit = [process for process in Path("/proc").iterdir() if process.name.isdigit() and is_of(process, uid)]
+    for process in hit:
+        with suppress(ProcessLookupError):
+            os.kill(int(process.name), number)
+    return len(hit)
+
+
+def is_of(process: Path, uid: str) -> bool:
+    try:
+        return f"POD_UID={uid}".encode() in (process / "environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 2:
+        print(__doc__, file=sys.stderr)
+        return 2
+    api, asked = Api(Credentials.load({})), Asked(**json.loads(arguments[1]))
+    match arguments[0]:
+        case "storm":
+            return storm(api, asked)
+        case "judge":
+            return judge(api, asked)
+        case "clear":
+            return clear(asked)
+        case "thaw":
+            return 0 if send(uid_of(api, asked), signal.SIGCONT) else 1
+    print(__doc__, file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
