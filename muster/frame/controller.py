@@ -115,6 +115,10 @@ class Controller:
         self._ends.put(0)
 
     @property
+    def authority(self) -> Authority:
+        return self._authority
+
+    @property
     def registry(self) -> prometheus_client.CollectorRegistry:
         """Of its metrics; to be added to before `run`."""
         return self._metrics.registry
