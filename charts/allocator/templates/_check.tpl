@@ -7,7 +7,7 @@
   {{- fail (printf "warm is %d and limits.total is %d: so many will never be asked for" (int .Values.warm) (int .Values.limits.total)) -}}
 {{- end -}}
 {{- if and .Values.warm (not .Values.template) -}}
-  {{- fail "warm: the example has parameters and an owner, so none can be made before somebody asks; give a template without them" -}}
+  {{- fail "warm: the example says who its owner is, so none can be made before somebody asks; give a template that does not" -}}
 {{- end -}}
 {{- if gt (len (include "allocator.template" .)) 262144 -}}
   {{- fail "template: give at most 262144 bytes" -}}

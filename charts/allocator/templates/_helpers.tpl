@@ -47,6 +47,10 @@ helm.sh/chart: {{ printf "%s-%s" $scope.Chart.Name $scope.Chart.Version | replac
 {{ include "allocator.fullname" . }}.{{ .Release.Namespace }}
 {{- end -}}
 
+{{- define "allocator.scheme" -}}
+{{ ternary "https" "http" (ne .Values.tls.secret "") }}
+{{- end -}}
+
 {{- /* The text of the template. The example's Pods have the image of this release. */ -}}
 {{- define "allocator.template" -}}
 {{- if .Values.template -}}
