@@ -48,7 +48,7 @@ AUTH_SPEC: Final[dict[str, dict[str, Any]]] = {
 }
 
 
-def run(argument_spec: Mapping[str, Any], verb: Callable[..., Result], **rules: Any) -> None:
+def run(argument_spec: Mapping[str, Any], verb: Callable[..., Result], *, lazily: bool = False, **rules: Any) -> None:
     """Run one verb as an Ansible module; does not return.
 
     The call is `verb(api, **options, check_mode=...)`, with the options of `argument_spec`; it returns at least
@@ -56,19 +56,18 @@ def run(argument_spec: Mapping[str, Any], verb: Callable[..., Result], **rules: 
     are added to the spec and kept from the verb. A `namespace` that is not set becomes that of the context (or Pod),
     else `default`. `rules` are AnsibleModule's required_if, mutually_exclusive and so on. MusterError becomes
     fail_json; any other exception is a bug and keeps its traceback.
+
+    `lazily`: in place of the Api the verb gets the options of authentication, and connects by itself if it needs to.
     """
     module = AnsibleModule({**AUTH_SPEC, **argument_spec}, supports_check_mode=True, **rules)
     _tune_censorship(module)
     try:
-        credentials = Credentials.load(module.params)
         options = {name: value for name, value in module.params.items() if name not in AUTH_SPEC}
-        if "namespace" in options and options["namespace"] is None:
-            options["namespace"] = credentials.namespace or "default"
-        api = Api(credentials)
-        try:
-            result = dict(verb(api, **options, check_mode=module.check_mode))
-        finally:
-            api.close()
+        if lazily:
+            login = {name: module.params[name] for name in AUTH_SPEC}
+            result = dict(verb(login, **options, check_mode=module.check_mode))
+        else:
+            result = _connected(module, verb, options)
     except MusterError as error:
         _fail(module, error)
     for warning in result.pop("warnings", ()):
@@ -76,6 +75,17 @@ def run(argument_spec: Mapping[str, Any], verb: Callable[..., Result], **rules: 
     if module._diff and "before" in result and "after" in result:
         result["diff"] = {"before": result["before"] or {}, "after": result["after"] or {}}
     module.exit_json(**result)
+
+
+def _connected(module: AnsibleModule, verb: Callable[..., Result], options: Result) -> Result:
+    credentials = Credentials.load(module.params)
+    if "namespace" in options and options["namespace"] is None:
+        options["namespace"] = credentials.namespace or "default"
+    api = Api(credentials)
+    try:
+        return dict(verb(api, **options, check_mode=module.check_mode))
+    finally:
+        api.close()
 
 
 def _tune_censorship(module: AnsibleModule) -> None:
