@@ -289,16 +289,16 @@ class AllocatorClient:
 
     # -- watching -----------------------------------------------------------------------------------------------------
 
-    def watch(self, *, deadline: float | None = None) -> Iterator[Change]:
+    def watch(self, *, deadline: float | None = None, everything: bool = False) -> Iterator[Change]:
         """A Snapshot, then Put and Removed; a new Snapshot after each loss of the connection, which Trouble tells.
 
-        For ever, or until `deadline` on the monotonic clock. Raises what only a person can mend, and that only until
+        For ever, or until `deadline` on the monotonic clock. `everything` is as in `listed`. Raises what only a person can mend, and that only until
         the first Snapshot.
         """
         settled, failures = False, 0
         while deadline is None or time.monotonic() < deadline:
             try:
-                for change in self._watch_once(deadline):
+                for change in self._watch_once(deadline, everything):
                     settled, failures = True, 0
                     yield change
                 failures += 1  # a server that hangs up at once
@@ -335,11 +335,12 @@ class AllocatorClient:
         except NotThere:
             return None
 
-    def _watch_once(self, deadline: float | None) -> Iterator[Change]:
+    def _watch_once(self, deadline: float | None, everything: bool) -> Iterator[Change]:
         from urllib3.exceptions import HTTPError, ReadTimeoutError
 
         left = SILENCE_SECONDS if deadline is None else max(0.1, min(SILENCE_SECONDS, deadline - time.monotonic()))
-        response = self._open("GET", "/v1/instances?watch=true", None, {}, left)
+        path = "/v1/instances?watch=true" + ("&all=true" if everything else "")
+        response = self._open("GET", path, None, {}, left)
         first: dict[str, Instance] | None = {}
         try:
             for line in lines(response):
