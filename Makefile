@@ -33,7 +33,7 @@ INSTALLED := $(CURDIR)/build/collections
 COLLECTION := $(INSTALLED)/ansible_collections/muster/coordination
 
 PYTEST = $(PYTHON) -m pytest --junitxml=build/junit/$@.xml
-# Planted bugs that take minutes to be caught one by one: for make soak.
+# Planted bugs that take minutes to be caught, one by one: only for make soak.
 LONG_MUTANTS = tests/mutants/test_controllers_mutants.py tests/mutants/test_template_mutants.py
 SHELL_SCRIPTS = $(shell git ls-files '*.sh' .ci/run)
 
@@ -82,9 +82,9 @@ test-integration: $(VENV_STAMP) ## client, modules and sidecar on a real kube-ap
 	$(PYTHON) -m bench.soak --grants 1500 --minutes 1
 
 .PHONY: test-mutants
-test-mutants: $(VENV_STAMP) ## planted bugs: each is caught by every suite that is said to catch it
+test-mutants: $(VENV_STAMP) ## planted bugs: each is caught by the first suite that is said to catch it (make soak: by all)
 	$(CLUSTER) up --level control-plane
-	$(ON_CONTROL_PLANE) $(PYTEST) --numprocesses 2 $(patsubst %,--ignore %,$(LONG_MUTANTS)) tests/mutants
+	MUSTER_MUTANTS=first $(ON_CONTROL_PLANE) $(PYTEST) --numprocesses 2 $(patsubst %,--ignore %,$(LONG_MUTANTS)) tests/mutants
 	$(PYTHON) -m bench.soak --grants 200 --minutes 0.3 \
 	    --plant no-capacity-check --plant old-fence --plant works-after-release
 
@@ -210,7 +210,7 @@ bench: $(VENV_STAMP) ## claims a second beside other locks, time without a leade
 soak: $(VENV_STAMP) ## claims under faults, and operators' replicas killed 1,000 times, for SOAK_MINUTES (60) each at most
 	$(CLUSTER) up --level control-plane
 	MUSTER_MIXED_OPERATIONS=10000 $(ON_CONTROL_PLANE) $(PYTEST) tests/integration/test_faults_mixed.py
-	$(ON_CONTROL_PLANE) $(PYTEST) $(LONG_MUTANTS)
+	$(ON_CONTROL_PLANE) $(PYTEST) --numprocesses 2 tests/mutants
 	$(PYTHON) -m bench.soak --append --minutes $${SOAK_MINUTES:-60}
 	$(PYTHON) -m bench.exactly_once --append --minutes $${SOAK_MINUTES:-60}
 	$(PYTHON) -m bench.swarm_storm --append --minutes $${SOAK_MINUTES:-60}
