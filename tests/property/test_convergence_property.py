@@ -55,7 +55,7 @@ def stories(draw: Any) -> Story:
     jobs = st.sets(st.sampled_from("abcdefgh"), min_size=2) | st.just(set())
     worlds = st.builds(World, jobs.map(lambda jobs: "".join(sorted(jobs))), st.integers(1, most) | st.just(0))
     starts = draw(st.none() | st.integers(0, 2))
-    forces = draw(COUNTS) if starts is None or is_deployment else 0  # a limit: see docs/proof/swarm.md
+    forces = draw(COUNTS) if starts is None else 0  # a limit: see docs/proof/swarm.md
     return Story(
         workers,
         tuple(draw(st.lists(worlds, min_size=2, max_size=4))),
