@@ -27,6 +27,9 @@ Coordination for teams on Kubernetes.
   swarm           who has which jobs, and why; and plans without a cluster
   swarm-operator  places jobs on workers, each on one, and moves as few as it can
   swarm-worker    the reference worker: runs the jobs that it is given
+  allocator       instances of a service, of your own: create, list, destroy
+  allocatord      the service that gives them
+  key-value       an example of what it gives: keys and values on a disk
 
 Most options can also be given by the environment variable that their help
 names in brackets.
@@ -41,6 +44,9 @@ SYSTEMS = {  # each has `add`, and is imported only when it is asked for
     "swarm": "muster.swarm.local_cli",
     "swarm-operator": "muster.swarm.operator_cli",
     "swarm-worker": "muster.swarm.worker_cli",
+    "allocator": "muster.allocator.client_cli",
+    "allocatord": "muster.allocator.server_cli",
+    "key-value": "muster.allocator.keyvalue_cli",
 }
 
 
