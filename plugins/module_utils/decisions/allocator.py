@@ -25,6 +25,7 @@ from ansible_collections.muster.coordination.plugins.module_utils.decisions.inst
     DELETE,
     DESTROYING,
     DISK,
+    FINALIZER,
     KIND,
     PENDING,
     READY,
@@ -311,8 +312,14 @@ def make(offer: Offer, namespace: str, owner: str, name: str, key: str, wish: Wi
 
 
 def claimed(offer: Offer, instance: Object, owner: str, key: str, wish: Wish) -> dict[str, Any]:
-    """An Instance of the pool, with an owner from now on."""
-    metadata, spec = instance["metadata"], instance["spec"]
+    """An Instance of the pool, with an owner from now on.
+
+    It loses its finalizer, until the ledgers are seen to hold it for its owner: had their place been given up meanwhile,
+    it would else be taken for one that was held.
+    """
+    spec = instance["spec"]
+    finalizers = [each for each in instance["metadata"].get("finalizers") or [] if each != FINALIZER]
+    metadata = {**instance["metadata"], "finalizers": finalizers}
     manifest = own(
         spec["manifest"],
         handle=metadata["name"],
