@@ -55,10 +55,15 @@ def commands_of(parser: argparse.ArgumentParser) -> tuple[tuple[Option, ...], di
 
 def _options(parser: argparse.ArgumentParser) -> tuple[Option, ...]:
     return tuple(
-        Option(tuple(one.option_strings), "" if one.nargs == 0 else _takes(one), (one.help or "").split(";")[0])
+        Option(tuple(one.option_strings), "" if one.nargs == 0 else _takes(one), _help(one))
         for one in parser._actions
         if one.option_strings and one.help != argparse.SUPPRESS
     )
+
+
+def _help(one: argparse.Action) -> str:
+    """Its first part, without the variable."""
+    return (one.help or "").replace("%(default)s", str(one.default)).split(";")[0].split(" [")[0]
 
 
 def _takes(one: argparse.Action) -> str:
@@ -240,7 +245,7 @@ def _fish_option(condition: str, option: Option) -> str:
         takes = " -r -F"
     elif option.takes:
         takes = f" -x -a {_quoted(_fish_values(option.takes))}" if option.takes != "?" else " -x"
-    return f"complete -c allocator -n {condition} {flags}{takes} -d {_quoted(option.help.split(' [')[0])}"
+    return f"complete -c allocator -n {condition} {flags}{takes} -d {_quoted(option.help)}"
 
 
 def _fish_values(takes: str) -> str:

@@ -6,11 +6,17 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import time
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from ansible_collections.muster.coordination.plugins.module_utils.client import allocator as clients
 from ansible_collections.muster.coordination.plugins.module_utils.client.allocator import (
@@ -26,6 +32,7 @@ from ansible_collections.muster.coordination.plugins.module_utils.client.allocat
     Trouble,
     Unauthenticated,
     parse_url,
+    tls_of,
     token_in,
     token_of,
 )
@@ -302,6 +309,57 @@ def test_a_url_may_have_a_path() -> None:
     with ScriptedServer(say(200, instance())) as server:
         AllocatorClient(f"{server.url}/team/", token_of("t", "t")).get("a")
     assert server.requests[0].path == "/team/v1/instances/a"
+
+
+# ------------------------------------------------------------------------------------------ TLS
+
+
+def certificate(directory: Path, address: str) -> Path:
+    """A self-signed one for that address, with its key."""
+    now = datetime.now(UTC)
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "allocator")])
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(address))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    form, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    text = made.public_bytes(serialization.Encoding.PEM) + key.private_bytes(serialization.Encoding.PEM, form, plain)
+    path = directory / f"{address}.pem"
+    path.write_bytes(text)
+    return path
+
+
+def over_tls(server: ScriptedServer, path: Path) -> str:
+    """Have the server speak TLS from now on; its URL."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path)
+    server._server.socket = context.wrap_socket(server._server.socket, server_side=True)
+    return server.url.replace("http:", "https:")
+
+
+def test_whom_the_ca_file_names_is_trusted_and_nobody_else(tmp_path: Path) -> None:
+    path, token = certificate(tmp_path, "127.0.0.1"), token_of("t", "t")
+    with ScriptedServer(say(200, instance()), say(200, instance())) as server:
+        url = over_tls(server, path)
+        assert AllocatorClient(url, token, tls=tls_of(str(path))).get("a") == instance()
+        assert AllocatorClient(url, token, tls=tls_of(None, verify=False)).get("a") == instance()
+        with pytest.raises(NoAllocator, match=r"is not trusted: certificate verify failed.*name the CA"):
+            AllocatorClient(url, token).get("a")
+
+
+def test_a_certificate_for_another_address_is_not_trusted(tmp_path: Path) -> None:
+    path = certificate(tmp_path, "10.0.0.1")
+    with ScriptedServer() as server, pytest.raises(NoAllocator, match="is not trusted"):
+        AllocatorClient(over_tls(server, path), token_of("t", "t"), tls=tls_of(str(path))).get("a")
+
+
+def test_who_does_not_speak_tls_is_said() -> None:
+    with ScriptedServer() as server, pytest.raises(NoAllocator, match="should the URL begin with http://"):
+        AllocatorClient(server.url.replace("http:", "https:"), token_of("t", "t"), timeout=5).get("a")
 
 
 # ------------------------------------------------------------------------------------------ watching

@@ -177,6 +177,12 @@ def test_a_full_disk_is_said_and_nothing_is_lost(site: Site) -> None:
     assert site.keys() == ["a"]
 
 
+def test_what_is_answered_is_on_the_disk(site: Site) -> None:
+    """No kill of a process can tell; the end of a machine would."""
+    told = [site.store._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")]
+    assert told == ["wal", 2]
+
+
 def test_one_process_has_the_file(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("muster.allocator.keyvalue.LOCK_SECONDS", 0.01)
     with pytest.raises(Malformed, match="--store"):
