@@ -488,8 +488,12 @@ def _wait(args: argparse.Namespace, client: AllocatorClient, name: str, goal: st
     """Wait for a phase (None: until it is gone), and show how it gets there."""
     from muster.allocator.client_picture import Waiting
 
-    with Waiting(sys.stderr) as shown:
-        return await_phase(client, name, goal, time.monotonic() + args.timeout, shown.tell)
+    try:
+        with Waiting(sys.stderr) as shown:
+            return await_phase(client, name, goal, time.monotonic() + args.timeout, shown.tell)
+    except KeyboardInterrupt:
+        _say(f"interrupted; what was asked for {name} goes on")
+        raise
 
 
 def _get(args: argparse.Namespace, client: AllocatorClient) -> int:

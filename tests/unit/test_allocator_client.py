@@ -31,6 +31,7 @@ from ansible_collections.muster.coordination.plugins.module_utils.client.allocat
     Snapshot,
     Trouble,
     Unauthenticated,
+    is_private,
     parse_url,
     tls_of,
     token_in,
@@ -279,6 +280,26 @@ def test_the_token_of_kubernetes_is_not_sent_in_the_clear() -> None:
     with ScriptedServer(say(200, instance())) as server:
         client_of(server, token=token).get("a")
     assert server.requests[0].headers["Authorization"] == f"Bearer {SECRET}"
+
+
+@pytest.mark.parametrize(
+    ("url", "outside", "in_pod"),
+    [
+        ("https://allocator.example.com", True, True),
+        ("http://127.0.0.1:8400", True, True),
+        ("http://[::1]:8400", True, True),
+        ("http://localhost", True, True),
+        ("http://allocator:8400", False, True),
+        ("http://allocator.team.svc:8400", False, True),
+        ("http://allocator.team.svc.cluster.local", False, True),
+        ("http://allocator.example.com", False, False),
+        ("http://127.0.0.1.example.com", False, False),
+        ("http://10.0.0.9", False, False),
+        ("http://[fd00::1]", False, False),
+    ],
+)
+def test_where_a_token_of_kubernetes_may_go(url: str, outside: bool, in_pod: bool) -> None:
+    assert (is_private(url, in_pod=False), is_private(url, in_pod=True)) == (outside, in_pod)
 
 
 def test_a_login_without_a_token_is_said() -> None:

@@ -18,6 +18,7 @@ from ansible.module_utils.testing import patch_module_args
 from ansible_collections.muster.coordination.plugins.module_utils.api import ApiError, NotFound, Put, Snapshot
 from ansible_collections.muster.coordination.plugins.module_utils.credentials import CredentialsError
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.allocator import (
+    Busy,
     Caller,
     KeyBusy,
     NotOwner,
@@ -278,6 +279,8 @@ def test_a_key_whose_instance_is_being_destroyed_is_waited_for(site: Site) -> No
     with pytest.raises(KeyBusy):
         site.settle(key="ci")
     assert site.settle(key="ci", seconds=LONG, check_mode=True)["changed"]
+    with pytest.raises(Busy, match="is being destroyed: give a key"):
+        site.settle(name=site.names()[0])
     site.control()
     assert site.settle(key="ci", seconds=LONG)["instance"]["phase"] == "Ready"
 

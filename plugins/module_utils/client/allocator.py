@@ -8,11 +8,13 @@ What a caller can rely on:
 - A creation is sent again, too, always with the same key, so that it makes one instance however often it arrives.
 - Nothing else is sent twice: `NoAnswer` says of each whether it may have been done.
 - `watch` is for ever: it outlives disconnects, silence and servers that are replaced.
-- Tokens are in no message, and follow no redirect. The one of a kubeconfig goes over TLS, or to this host, only.
+- Tokens are in no message, and follow no redirect. The one of a kubeconfig goes over TLS, or to this host, only; that
+  of a Pod also to a Service of its cluster.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import random
 import time
@@ -149,7 +151,7 @@ class KubernetesToken:
 
     @property
     def is_of_pod(self) -> bool:
-        """Whether it is in use within the cluster, whose Services are plain HTTP by default."""
+        """Whether it is in use within the cluster."""
         return self.source == "the service account of this Pod"
 
 
@@ -187,7 +189,17 @@ def parse_url(text: str, where: str) -> str:
 def is_loopback(url: str) -> bool:
     """Whether it leads to this very host."""
     host = urlsplit(url).hostname or ""
-    return host in ("localhost", "::1") or host.startswith("127.")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"  # and not a name that only begins like an address
+
+
+def is_private(url: str, *, in_pod: bool) -> bool:
+    """Whether nobody outside reads what is sent there: over TLS, to this host, or from a Pod to a Service by name."""
+    host = urlsplit(url).hostname or ""
+    is_service = "." not in host or host.endswith((".svc", ".svc.cluster.local"))
+    return url.startswith("https:") or is_loopback(url) or (in_pod and is_service and ":" not in host)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -213,7 +225,7 @@ class AllocatorClient:
     ) -> None:
         """`tell` is told why something is tried again. Raises Malformed, CredentialsError."""
         self.url = parse_url(url, "the allocator's URL")
-        if isinstance(token, KubernetesToken) and url.startswith("http:") and not (is_loopback(url) or token.is_of_pod):
+        if isinstance(token, KubernetesToken) and not is_private(url, in_pod=token.is_of_pod):
             raise CredentialsError(
                 f"the token of {token.source} is not sent to {self.url}, where everybody on the way could read it: "
                 "use https://, or give a token for this allocator only"
@@ -292,8 +304,8 @@ class AllocatorClient:
     def watch(self, *, deadline: float | None = None, everything: bool = False) -> Iterator[Change]:
         """A Snapshot, then Put and Removed; a new Snapshot after each loss of the connection, which Trouble tells.
 
-        For ever, or until `deadline` on the monotonic clock. `everything` is as in `listed`. Raises what only a person can mend, and that only until
-        the first Snapshot.
+        For ever, or until `deadline` on the monotonic clock. `everything` is as in `listed`. Raises what only a person
+        can mend, and that only until the first Snapshot.
         """
         settled, failures = False, 0
         while deadline is None or time.monotonic() < deadline:

@@ -307,6 +307,8 @@ def _have(
             )
         after, _is_new = door.create(wanted.key, wish_of(door, wanted), dry_run=check_mode)
         changed = True  # it was looked for, and not there; an answer that was lost makes the next one no news
+    elif after["phase"] == DESTROYING:
+        raise Busy(f"{after['name']} is being destroyed: give a key in place of the name to have another one made")
     else:
         check_same(after, wanted, door)
     if after["suspended"] != suspended:
