@@ -37,6 +37,7 @@ EXAMPLE: Final[Schema] = {
     "name": "notes-3f9a1c07be",
     "owner": "system:serviceaccount:team-a:ci",
     "access": {"users": ["alice"], "groups": []},
+    "key": "9f86d081884c7d65",
     "phase": "Ready",
     "message": "",
     "created": "2026-01-31T12:00:00Z",

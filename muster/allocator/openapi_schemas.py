@@ -32,6 +32,7 @@ def schemas(offer: Offer | None) -> Schema:
         name=text,
         owner={"type": "string", "description": "A user, as the API server knows them"},
         access=_object(**access),
+        key={"type": "string", "description": "A hash of the Idempotency-Key that it was made by"},
         phase={"enum": list(PHASES)},
         message={"type": "string", "description": "What it waits for, or why it failed"},
         created=text,
