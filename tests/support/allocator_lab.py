@@ -55,6 +55,7 @@ ROOT: Final = Path(__file__).parents[2]
 NAME: Final = "kv"
 ANN, BOB = Caller("ann@example.org"), Caller("bob@example.org")
 KINDS: Final = tuple(RESOURCES.values())
+UNREACHED: Final = "it has not come to"
 PLAIN: Final = """\
 apiVersion: apps/v1
 kind: Deployment
@@ -529,7 +530,7 @@ def die(site: Site, scenario: Scenario, after: int) -> list[str]:
         scenario.act(site, process)
     except Killed:
         died = True
-    wrong = [] if died else [f"it has not come to {after} writes: {process.api.writes}"]
+    wrong = [] if died else [f"{UNREACHED} {after} writes: {process.api.writes}"]
     recovered = site.recover()
     wrong += site.judge()
     scenario.redo(site, recovered)
