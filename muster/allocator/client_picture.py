@@ -63,6 +63,7 @@ def _table(found: Found, now: float | None, details: bool) -> tuple[list[str], l
     headings = ["NAME", "PHASE", *(["AGE"] if now is not None else ["CREATED"])]
     if details:
         headings += ["OWNER", "SHARED-WITH", "PARAMETERS", "ENDPOINTS", "DISK"]
+    has_messages = any(each["message"] for each in found)
     rows = []
     for each in found:
         row = [each["name"], each["phase"], since(each["created"], now) if now is not None else each["created"]]
@@ -74,8 +75,8 @@ def _table(found: Found, now: float | None, details: bool) -> tuple[list[str], l
                 " ".join(_endpoints(each)),
                 each["storage"],
             ]
-        rows.append([*row, each["message"]])
-    return [*headings, "MESSAGE"], rows
+        rows.append([*row, each["message"]] if has_messages else row)
+    return [*headings, "MESSAGE"] if has_messages else headings, rows
 
 
 def instance_text(instance: Instance) -> str:

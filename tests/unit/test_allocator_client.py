@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import ssl
 import time
@@ -418,10 +419,14 @@ def test_what_only_a_person_mends_ends_a_watch_that_never_stood() -> None:
         next(client_of(server).watch())
 
 
-def test_a_watch_ends_at_its_deadline() -> None:
-    with ScriptedServer(stream(event("BOOKMARK"), hang)) as server:
-        changes = list(client_of(server).watch(deadline=time.monotonic() + 0.3))
-    assert changes == [Snapshot([])]
+def test_a_watch_ends_at_its_deadline_whatever_is_said_meanwhile() -> None:
+    def chatter(exchange: Exchange) -> None:
+        while not exchange.ended.wait(0.05):
+            exchange.chunk(json.dumps(event("BOOKMARK")).encode() + b"\n")
+
+    for rest in (hang, chatter):
+        with ScriptedServer(stream(event("BOOKMARK"), rest)) as server:
+            assert list(client_of(server).watch(deadline=time.monotonic() + 0.5)) == [Snapshot([])]
 
 
 def test_one_instance_is_followed_to_its_end() -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
@@ -28,7 +29,13 @@ from ansible_collections.muster.coordination.plugins.module_utils.client.kubecon
     MissingLibrary,
 )
 from ansible_collections.muster.coordination.plugins.module_utils.client.tls import Pem, Tls, ssl_context
-from ansible_collections.muster.coordination.plugins.module_utils.client.wire import lines, words_of
+from ansible_collections.muster.coordination.plugins.module_utils.client.wire import (
+    Interrupts,
+    last_socket,
+    lines,
+    noting_pools,
+    words_of,
+)
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.allocator import (
     REFUSALS,
     Busy,
@@ -234,6 +241,7 @@ class AllocatorClient:
         self.timeout, self.patience = timeout, patience
         self._headers = {"Accept": "application/json", "User-Agent": user_agent}
         self._pools = _pools(self.url, tls)
+        self._interrupts = Interrupts()
 
     def close(self) -> None:
         self._pools.clear()
@@ -348,34 +356,39 @@ class AllocatorClient:
             return None
 
     def _watch_once(self, deadline: float | None, everything: bool) -> Iterator[Change]:
-        from urllib3.exceptions import HTTPError, ReadTimeoutError
+        from urllib3.exceptions import HTTPError
 
-        left = SILENCE_SECONDS if deadline is None else max(0.1, min(SILENCE_SECONDS, deadline - time.monotonic()))
         path = "/v1/instances?watch=true" + ("&all=true" if everything else "")
-        response = self._open("GET", path, None, {}, left)
+        left = SILENCE_SECONDS if deadline is None else max(0.1, deadline - time.monotonic())
+        response = self._open("GET", path, None, {}, min(SILENCE_SECONDS, left))
+        stop = threading.Event()  # at the deadline, in the middle of a read
+        timer = threading.Timer(left, stop.set)
+        timer.daemon = True
+        if deadline is not None:
+            timer.start()
         first: dict[str, Instance] | None = {}
         try:
-            for line in lines(response):
-                kind, instance = _event(line)
-                if first is None:
-                    if instance is not None:
-                        yield Removed(instance) if kind == "DELETED" else Put(instance)
-                elif instance is None:
-                    found, first = list(first.values()), None
-                    yield Snapshot(found)
-                elif kind == "DELETED":
-                    first.pop(instance["name"], None)
-                else:
-                    first[instance["name"]] = instance
-                if deadline is not None and time.monotonic() >= deadline:
-                    return
+            with self._interrupts.guard(stop, last_socket()):
+                for line in lines(response):
+                    kind, instance = _event(line)
+                    if first is None:
+                        if instance is not None:
+                            yield Removed(instance) if kind == "DELETED" else Put(instance)
+                    elif instance is None:
+                        found, first = list(first.values()), None
+                        yield Snapshot(found)
+                    elif kind == "DELETED":
+                        first.pop(instance["name"], None)
+                    else:
+                        first[instance["name"]] = instance
         except (HTTPError, OSError) as error:
-            if isinstance(error, ReadTimeoutError) and deadline is not None and time.monotonic() >= deadline:
-                return
-            raise NoAnswer(f"the connection to {self.url} was lost: {words_of(error)}") from error
+            if not stop.is_set():
+                raise NoAnswer(f"the connection to {self.url} was lost: {words_of(error)}") from error
         except (ValueError, KeyError, TypeError) as error:
             raise NoAnswer(f"{self.url} sent something else than changes of instances: {error!r}"[:300]) from error
         finally:
+            timer.cancel()
+            stop.set()
             response.close()
 
     # -- exchanges ----------------------------------------------------------------------------------------------------
@@ -577,7 +590,10 @@ def _pools(url: str, tls: Tls) -> Any:
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # the user has decided
     proxy = getproxies().get(parts.scheme)
     if not proxy or is_loopback(url) or proxy_bypass(parts.netloc):
-        return urllib3.PoolManager(**settings)
-    if not proxy.startswith(("http://", "https://")):
+        pools: Any = urllib3.PoolManager(**settings)
+    elif proxy.startswith(("http://", "https://")):
+        pools = urllib3.ProxyManager(proxy, **settings)
+    else:
         raise CredentialsError(f"the proxy for {parts.scheme}:// is not a URL such as http://proxy.example:3128")
-    return urllib3.ProxyManager(proxy, **settings)
+    pools.pool_classes_by_scheme = noting_pools()
+    return pools

@@ -56,7 +56,7 @@ _here = _Here()
 
 
 @functools.cache
-def _noting_pools() -> dict[str, type]:
+def noting_pools() -> dict[str, type]:
     """urllib3's pools, whose connections note when a request begins to be sent, and over which socket."""
     from urllib3.connection import HTTPConnection, HTTPSConnection
     from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
@@ -80,6 +80,11 @@ def _noting_pools() -> dict[str, type]:
         ConnectionCls = NotingHTTPS
 
     return {"http": HTTPPool, "https": HTTPSPool}
+
+
+def last_socket() -> socket.socket | None:
+    """Over which this thread's last request went, if it went by one of `noting_pools`."""
+    return _here.sock
 
 
 def _connection_pools(credentials: Credentials, tls: Tls) -> Any:
@@ -112,7 +117,7 @@ def _connection_pools(credentials: Credentials, tls: Tls) -> Any:
     else:
         headers = urllib3.make_headers(**credentials.proxy_headers)
         pools = urllib3.ProxyManager(credentials.proxy, proxy_headers=headers, **settings)
-    pools.pool_classes_by_scheme = _noting_pools()
+    pools.pool_classes_by_scheme = noting_pools()
     return pools
 
 
