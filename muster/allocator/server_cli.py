@@ -184,9 +184,16 @@ class _Options(FrameOptions):
         return self
 
     def add(self, flag: str, variable: str, *, help: str, many: Any = None, **settings: Any) -> None:
-        """Users are served where --listen says; the frame's own pages are where --health-listen says."""
+        """Users are served where --listen says; the frame's own pages are where --health-listen says.
+
+        All instances are of one namespace, so they are shared out one by one.
+        """
         if flag == "--listen" and "dest" not in settings:
             flag, variable, settings["dest"] = "--health-listen", "MUSTER_HEALTH_LISTEN", "listen"
+        elif flag == "--shard-by":
+            settings["default"], help = "object", help.replace("(default: namespace)", "(default: object)")
+        elif flag == "--watch-namespace":
+            help = "where its instances are (default: its own namespace)"
         super().add(flag, variable, help=help, many=many, **settings)
 
     def _flag(self, flag: str, variable: str, help: str, **settings: Any) -> None:
