@@ -10,7 +10,11 @@ crowd.py storm JSON
     prints JSON: how many got one, and what is wrong; exit status 1 if anything is. It is given an `Asked`.
 
 crowd.py judge JSON
-    Only judges, once all is at rest: instances and ledgers are exactly those that were promised to these users.
+    Waits until all is at rest, and judges: instances, what is made for them, and ledgers are exactly those that were
+    `promised` (by default to these users, in the last storm), and the disks those and the `kept` ones.
+
+crowd.py write JSON, crowd.py read JSON
+    Writes `value` into `instance`, or reads it until it is this: what is there is what a Pod has that has just come.
 
 crowd.py clear JSON
     Each of the users destroys all that it has, and waits until it is gone.
@@ -29,6 +33,7 @@ import ssl
 import sys
 import threading
 import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -39,25 +44,31 @@ from urllib.parse import urlsplit
 from ansible_collections.muster.coordination.plugins.module_utils.api import CONFIGMAPS, PODS, Api, Object
 from ansible_collections.muster.coordination.plugins.module_utils.credentials import Credentials
 from ansible_collections.muster.coordination.plugins.module_utils.decisions import ledger as ledgers
-from ansible_collections.muster.coordination.plugins.module_utils.verbs.allocator import INSTANCES
+from ansible_collections.muster.coordination.plugins.module_utils.verbs.allocator import DISKS, INSTANCES, resource_of
 
 AUDIENCE = "muster-allocator"
-SERVER = urlsplit(os.environ["ALLOCATOR_URL"])
+SERVER = urlsplit(os.environ["ALLOCATOR"])
 ANSWER_SECONDS = 3.0  # then it is asked again
 GIVE_UP_SECONDS = 60.0
 REST_SECONDS = 90.0  # until all that was promised is there
 LOOK_SECONDS = 0.2
 FINAL = (200, 201, 400, 403, 422)  # of a creation; what else comes is asked again
+SERVICES = resource_of("v1", "Service")
+MADE = (DISKS, resource_of("apps/v1", "Deployment"), SERVICES, resource_of("networking.k8s.io/v1", "NetworkPolicy"))
 PROMISED = Path("/tmp/promised.json")
 OWN = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
 @dataclass
 class Asked:
-    """`wanted`: so many may be made, of all. `namespace`: the allocator's."""
+    """`wanted`: so many may be made, of all. `namespace`: the allocator's. `promised`: None is what was noted last."""
 
     users: list[str]
     namespace: str
+    promised: list[str] | None = None
+    kept: list[str] = field(default_factory=list)
+    instance: str = ""
+    value: str = ""
     each: int = 4
     wanted: int = 0
     leader: str = ""
@@ -143,7 +154,7 @@ def storm(api: Api, asked: Asked) -> int:
         wrong.append(f"{len(got)} have one, and {asked.wanted} were to have one: {statuses}")
     refusals = [body for _user, status, body in crowd.answers if status not in (200, 201)]
     wrong += [f"{refusal} is no refusal" for refusal in refusals if not is_of_quota(refusal)]
-    return say(asked, wrong, promised=got, asked=len(keys), tries=crowd.tries, left=left)
+    return say(asked, wrong, promised=got, creations=len(keys), tries=crowd.tries, left=left)
 
 
 def is_of_quota(refusal: Any) -> bool:
@@ -155,33 +166,82 @@ def is_of_quota(refusal: Any) -> bool:
 
 def judge(api: Api, asked: Asked) -> int:
     """What there is is what was promised."""
-    promised = {name for names in json.loads(PROMISED.read_text()).values() for name in names}
+    noted = (name for names in json.loads(PROMISED.read_text()).values() for name in names) if PROMISED.exists() else ()
+    promised = set(noted) if asked.promised is None else set(asked.promised)
+    return say(asked, at_rest(lambda: faults(api, asked, promised)), promised=sorted(promised))
+
+
+def at_rest(look: Callable[[], list[str]]) -> list[str]:
+    """What is wrong, once nothing is or the time has run out."""
     deadline = time.monotonic() + REST_SECONDS
-    while (wrong := faults(api, asked.namespace, promised)) and time.monotonic() < deadline:
+    while (wrong := look()) and time.monotonic() < deadline:
         time.sleep(LOOK_SECONDS)
-    return say(asked, wrong, promised=sorted(promised))
+    return wrong
 
 
-def faults(api: Api, namespace: str, promised: set[str]) -> list[str]:
-    instances = {each["metadata"]["name"]: each for each in api.list(INSTANCES, namespace).items}
+def faults(api: Api, asked: Asked, promised: set[str]) -> list[str]:
+    instances = {each["metadata"]["name"]: each for each in api.list(INSTANCES, asked.namespace).items}
     wrong = [f"{name} is there, and was promised to nobody" for name in sorted(instances.keys() - promised)]
     wrong += [f"{name} was promised, and is not there" for name in sorted(promised - instances.keys())]
     for name, instance in instances.items():
         status = instance.get("status") or {}
         if status.get("phase") != "Ready":
             wrong.append(f"{name} is {status.get('phase')}: {status.get('message')}")
+    for resource in MADE:
+        there = [each["metadata"] for each in api.list(resource, asked.namespace, label_selector=ledgers.MEMBER).items]
+        owners = sorted(
+            each["ownerReferences"][0]["name"] if each.get("ownerReferences") else f"kept {each['name']}"
+            for each in there
+        )
+        shall = sorted([*promised, *(f"kept {name}" for name in asked.kept if resource == DISKS)])
+        if owners != shall:
+            wrong.append(f"{resource.plural} are there for {owners}, and were to be for {shall}")
+    return [*wrong, *wrong_ledgers(api, asked.namespace, instances)]
+
+
+def wrong_ledgers(api: Api, namespace: str, instances: Mapping[str, Object]) -> list[str]:
+    wrong = []
     configmaps = api.list(CONFIGMAPS, namespace, label_selector=ledgers.MEMBER).items
+    uids = {name: instance["metadata"]["uid"] for name, instance in instances.items()}
     for owners in (True, False):
         held = {
-            name: entry
+            name: entry["uid"]
             for each in configmaps
             if (ledgers.OWNER in each["metadata"]["labels"]) == owners and ledgers.KEY in (each.get("data") or {})
             for name, entry in json.loads(each["data"][ledgers.KEY])["entries"].items()
         }
-        uids = {name: instance["metadata"]["uid"] for name, instance in instances.items()}
-        if {name: entry["uid"] for name, entry in held.items()} != uids:
-            wrong.append(f"{'the owners' if owners else 'the total'}: {held} for {uids}")
+        if held != uids:
+            wrong.append(f"{'the owners' if owners else 'the total'} hold {held}, and there are {uids}")
     return wrong
+
+
+def write(api: Api, asked: Asked) -> int:
+    status, body = value_at(api, asked, "PUT")
+    return say(asked, [] if status in (200, 201) else [f"{status}: {body!r}"])
+
+
+def read(api: Api, asked: Asked) -> int:
+    wanted = (200, asked.value.encode()) if asked.value else (404, None)
+
+    def look() -> list[str]:
+        status, body = value_at(api, asked, "GET")
+        return [] if wanted in ((status, body), (status, None)) else [f"{status}: {body!r}"]
+
+    return say(asked, at_rest(look))
+
+
+def value_at(api: Api, asked: Asked, method: str) -> tuple[int, bytes]:
+    """By its Service; 0 when nothing came back."""
+    service = api.get(SERVICES, asked.instance, asked.namespace)["spec"]
+    connection = http.client.HTTPConnection(service["clusterIP"], service["ports"][0]["port"], timeout=ANSWER_SECONDS)
+    try:
+        connection.request(method, "/v1/colour", asked.value.encode() if method == "PUT" else None)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    except (OSError, http.client.HTTPException) as error:
+        return 0, repr(error).encode()
+    finally:
+        connection.close()
 
 
 def clear(asked: Asked) -> int:
@@ -237,6 +297,10 @@ def main(arguments: list[str]) -> int:
             return storm(api, asked)
         case "judge":
             return judge(api, asked)
+        case "write":
+            return write(api, asked)
+        case "read":
+            return read(api, asked)
         case "clear":
             return clear(asked)
         case "thaw":
