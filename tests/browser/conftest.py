@@ -5,14 +5,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 
+from ansible_collections.muster.coordination.plugins.module_utils.api import NAMESPACES, Api
+from ansible_collections.muster.coordination.plugins.module_utils.credentials import Credentials
 from ansible_collections.muster.coordination.tests.browser.stand_in import StandIn, stand_in
 from ansible_collections.muster.coordination.tests.browser.tab import WATCHER, Tab
 
@@ -38,12 +42,12 @@ def program(*names: str) -> str:
     return found
 
 
-@pytest.fixture(scope="session")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    """One for all tests, with a profile of its own."""
+@contextmanager
+def browser(profile: str) -> Iterator[webdriver.Chrome]:
+    """A browser, with a profile of its own, that has never been used."""
     options = Options()
     options.binary_location = program("chromium", "chromium-browser", "google-chrome")
-    for argument in (*ARGUMENTS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+    for argument in (*ARGUMENTS, f"--user-data-dir={profile}"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(executable_path=program("chromedriver")))
@@ -53,6 +57,13 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chr
         yield driver
     finally:
         driver.quit()
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    """One for all tests."""
+    with browser(str(tmp_path_factory.mktemp("profile"))) as driver:
+        yield driver
 
 
 @pytest.fixture
@@ -67,3 +78,27 @@ def tab(chromium: webdriver.Chrome, server: StandIn) -> Iterator[Tab]:
     tab = Tab(chromium, server.url)
     yield tab
     tab.check()
+
+
+@pytest.fixture(scope="session")
+def kubeconfig() -> str:
+    """Of a kube-apiserver and Kubernetes' own controllers, as an administrator."""
+    path = os.environ.get("KUBECONFIG", "")
+    if not os.path.exists(path):
+        pytest.fail("KUBECONFIG names no cluster: run `scripts/on.sh control-plane pytest tests/browser`")
+    return path
+
+
+@pytest.fixture(scope="session")
+def api(kubeconfig: str) -> Iterator[Api]:
+    api = Api(Credentials.load({"kubeconfig": kubeconfig}))
+    yield api
+    api.close()
+
+
+@pytest.fixture(scope="module")
+def namespace(api: Api) -> Iterator[str]:
+    """An empty namespace, removed afterwards."""
+    name = api.create(NAMESPACES, {"metadata": {"generateName": "muster-test-"}})["metadata"]["name"]
+    yield name
+    api.delete(NAMESPACES, name)

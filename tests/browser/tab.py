@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from selenium import webdriver
@@ -93,7 +94,7 @@ for (const element of document.querySelectorAll("[aria-labelledby], [aria-descri
     }
   }
 }
-for (const element of root.querySelectorAll(`${CONTROLS}, meter, dialog, section, aside, a`)) {
+for (const element of root.querySelectorAll(`${CONTROLS}, [role=meter], dialog, section, aside, a`)) {
   if (!seen(element)) continue;
   const labels = [...(element.labels ?? [])].map((label) => label.textContent.trim()).join(" ");
   const own = element.matches("button, summary, a") ? element.textContent.trim() : "";
@@ -127,10 +128,10 @@ return wrong;
 # How far what is seen goes beyond the window, in pixels, and what does.
 OVERFLOW = """
 const width = document.documentElement.clientWidth;
-const root = document.querySelector("dialog[open]") ?? document.body;
+const root = document.querySelector("dialog[open] form") ?? document.body;
 const out = [...root.querySelectorAll("*")].filter((element) =>
   element.checkVisibility() && !element.closest(".unseen, .skip") && element.getBoundingClientRect().right > width + 1);
-const scrolls = Math.max(document.scrollingElement.scrollWidth, root.scrollWidth) - width;
+const scrolls = Math.max(document.scrollingElement.scrollWidth - width, root.scrollWidth - root.clientWidth);
 return [Math.max(scrolls, 0), out.map((element) => element.outerHTML.slice(0, 120))];
 """
 
@@ -139,7 +140,7 @@ class Tab:
     """A tab with the page. What is asked for by words is found as a user finds it: by what is written there."""
 
     def __init__(self, driver: webdriver.Chrome, url: str) -> None:
-        self.driver, self.url = driver, url
+        self.driver, self.url, self.seconds = driver, url, SECONDS
         driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
         self.media()
         driver.get_log("browser")  # those of a page before
@@ -154,6 +155,15 @@ class Tab:
         logged = [each for each in self.driver.get_log("browser") if each["source"] != "network"]
         assert [each for each in logged if each["level"] in ("WARNING", "SEVERE")] == []
 
+    @contextmanager
+    def before(self, script: str) -> Iterator[None]:
+        """Have a script run in each document before the page's own."""
+        added = self.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": script})
+        try:
+            yield
+        finally:
+            self.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
+
     # -- looking ------------------------------------------------------------------------------------------------------
 
     def run(self, script: str, *arguments: Any) -> Any:
@@ -161,10 +171,10 @@ class Tab:
 
     def until(self, what: str, true: Callable[[], Any]) -> Any:
         """Wait for something; what it was in the end."""
-        deadline = time.monotonic() + SECONDS
+        deadline = time.monotonic() + self.seconds
         while not (found := true()):
-            assert time.monotonic() < deadline, f"waited {SECONDS} s until {what}; the page is:\n{self.text}"
-            time.sleep(0.02)
+            assert time.monotonic() < deadline, f"waited {self.seconds} s until {what}; the page is:\n{self.text}"
+            time.sleep(0.03)
         return found
 
     @property

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from selenium.webdriver.common.keys import Keys
@@ -73,7 +74,8 @@ def test_who_is_not_known_any_more_signs_in_again_and_reads_why(tab: Tab, server
     tab.sign_in()
     tab.open(ONE)
     tab.press("Destroy")
-    del server.tokens["alices-token"]
+    stale = refusal(401, "unauthenticated", "the token has expired, or is made for another audience")
+    server.plan("DELETE", f"/v1/instances/{ONE}", stale)
     tab.press("Destroy")
     tab.until("there is a form", lambda: tab.is_seen("#token"))
     assert "You have been signed out. The token has expired" in tab.text_of("#sign-in-reason")
@@ -101,12 +103,10 @@ def test_a_service_that_is_away_is_said_and_tried_again(tab: Tab, server: StandI
     tab.says("The service can't reach its cluster. Try again in 7 seconds.")
     tab.sign_in()
     away = refusal(503, "overloaded", "too much", {"Retry-After": "9"})
-    server.plan("GET", "/v1/offer", away, Answer(502, None), BreakOff(False))
+    server.plan("GET", "/v1/offer", away, BreakOff(False))
     tab.driver.refresh()
-    tab.says("The service has too much to do just now. Try again in 9 seconds.")
+    tab.says("The service has too much to do just now.")
     assert re.search(r"tries again in \d seconds", tab.text)
-    tab.press("Try again")
-    tab.says("The service answered with status 502.")
     tab.press("Try again")
     tab.says("No answer came from the service.")
     tab.until("it has come back by itself", lambda: tab.is_seen("#view-content"))
@@ -115,6 +115,20 @@ def test_a_service_that_is_away_is_said_and_tried_again(tab: Tab, server: StandI
 
 # ---------------------------------------------------------------------------------------------------------------------
 # What there is
+
+
+def test_until_all_is_there_it_says_that_it_loads(tab: Tab, server: StandIn) -> None:
+    held = threading.Event()
+    server.put(instance(ONE))
+    server.plan("GET", "/v1/disks", Wait(held))
+    tab.fill("#token", "alices-token")
+    tab.press("Sign in")
+    tab.says("Loading…")
+    tab.until("the list was told", lambda: ONE in tab.run("return document.getElementById('instances').textContent"))
+    assert tab.is_seen("#view-loading") and not tab.is_seen("#instances")
+    held.set()
+    tab.until("it is there", lambda: tab.names == [ONE])
+    assert "Loading" not in tab.text
 
 
 def test_instances_are_listed_and_followed(tab: Tab, server: StandIn) -> None:
@@ -152,7 +166,7 @@ def test_text_from_elsewhere_is_never_markup(tab: Tab, server: StandIn) -> None:
     server.parameters = {"title": {"type": "string", "description": MARKUP, "pattern": MARKUP, "default": MARKUP}}
     server.events[ONE] = [event(MARKUP, reason=MARKUP, object=MARKUP, type=MARKUP)]
     server.disks = [{"name": MARKUP, "size": MARKUP, "created": MARKUP, "instance": MARKUP}]
-    everywhere = {
+    everywhere: dict[str, Any] = {
         "parameters": {MARKUP: MARKUP},
         "endpoints": [{"service": MARKUP, "port": 1, "name": MARKUP}],
         "objects": [{"kind": MARKUP, "name": MARKUP}],
@@ -197,7 +211,11 @@ def test_no_script_could_make_markup_out_of_text(tab: Tab) -> None:
 
 def test_details_show_all_that_is_known_of_one(tab: Tab, server: StandIn) -> None:
     server.put(instance(TWO))
-    members = {"parameters": {"size": "large", "tracing": True, "workers": 4}, "attach": "old-disk", "resets": 2}
+    members: dict[str, Any] = {
+        "parameters": {"size": "large", "tracing": True, "workers": 4},
+        "attach": "old-disk",
+        "resets": 2,
+    }
     access = {"users": ["bob"], "groups": ["team"]}
     server.put(instance(ONE, storage="retain", template="sha256:" + "ab" * 32, access=access, **members))
     server.events[ONE] = [event("no room", type="Warning", reason="FailedScheduling", count=12)]
@@ -260,7 +278,7 @@ def test_a_lost_connection_is_said_and_made_again(tab: Tab, server: StandIn) -> 
     server.put(instance(TWO))
     tab.sign_in()
     away = refusal(503, "unavailable", "no API server", {"Retry-After": "20"})
-    server.plan("GET", "/v1/instances", Answer(502, None), away)
+    server.plan("GET", "/v1/instances", away)
     server.hang_up()
     server.drop(ONE, tell=False)
     server.put(instance(TWO, phase="Failed"))
@@ -268,7 +286,7 @@ def test_a_lost_connection_is_said_and_made_again(tab: Tab, server: StandIn) -> 
     tab.announces("The connection is lost")
     assert tab.names == [ONE, TWO]  # what was known
     tab.until("it pauses for as long as it is told", lambda: re.search(r"in (20|19|18) seconds", tab.text_of("#lost")))
-    assert "The service can't reach its cluster. Try again in 20 seconds." in tab.text_of("#lost-why")
+    assert tab.text_of("#lost-why") == "The service can't reach its cluster."
     tab.press("Try now")
     tab.until("it is live", lambda: tab.text_of("#link-text") == "Live")
     assert tab.names == [TWO]
@@ -289,6 +307,20 @@ def test_an_orderly_end_of_the_watch_makes_no_noise(tab: Tab, server: StandIn) -
     assert tab.announced == []
     server.put(instance(ONE))
     tab.until("it is there", lambda: tab.names == [ONE])
+
+
+def test_a_watch_that_falls_silent_is_begun_anew(tab: Tab, server: StandIn) -> None:
+    """40 seconds are 0.2 in this tab; the stand-in sends no bookmarks by itself."""
+    hasty = "const real = setTimeout; window.setTimeout = (call, ms) => real(call, ms === 40000 ? 200 : ms);"
+    with tab.before(hasty):
+        tab.driver.refresh()
+        tab.until("there is a form", lambda: tab.is_seen("#token"))
+        tab.fill("#token", "alices-token")
+        tab.press("Sign in")
+        tab.until("it is said", lambda: tab.is_seen("#lost"))
+        tab.until("it is live", lambda: len(server.asked("GET", "/v1/instances")) > 1 and not tab.is_seen("#lost"))
+        for _bookmark in range(5):
+            server.bookmark()
 
 
 def test_an_answer_that_is_newer_than_the_list_is_kept_until_the_list_has_had_its_time(
@@ -340,6 +372,7 @@ def test_the_form_is_what_the_template_asks_for(tab: Tab, server: StandIn) -> No
         assert text in tab.text
     assert not tab.is_seen("#attach")  # there is no disk to attach
     assert tab.focused == "parameter-0"
+    fine = {"title": "fine", "workers": "3", "ratio": "0.5"}
     for name, given, said in (
         ("title", "", "Give a value."),
         ("title", "a", "Give at least 2 characters: it has 1."),
@@ -351,13 +384,11 @@ def test_the_form_is_what_the_template_asks_for(tab: Tab, server: StandIn) -> No
         ("workers", "1e", "This is no number."),
         ("ratio", "-0.1", "Give at least 0."),
     ):
-        tab.fill(tab.parameter("title"), "fine")
-        tab.fill(tab.parameter("workers"), "3")
-        tab.fill(tab.parameter("ratio"), "0.5")
         tab.fill(tab.parameter(name), given)
         tab.press("Create")
         assert tab.fault_of(tab.parameter(name)) == said
         assert tab.run("return document.activeElement.dataset.parameter") == name
+        tab.fill(tab.parameter(name), fine[name])
     assert server.asked("POST", "/v1/instances") == []
     tab.fill(tab.parameter("ratio"), "")  # nothing: as the template has it
     tab.choose(tab.parameter("size"), "large")
@@ -804,7 +835,7 @@ def test_nothing_moves_by_itself(tab: Tab, server: StandIn) -> None:
     server.put(instance(ONE, phase="Suspending", suspended=True))
     server.put(instance(TWO, phase="Failed"))
     tab.until("it is told", lambda: "Failed" in tab.row(TWO))
-    server.plan("GET", "/v1/instances", *[Answer(502, None)] * 2)
+    server.plan("GET", "/v1/instances", Answer(502, None))
     server.hang_up()
     tab.until("it is said", lambda: tab.is_seen("#lost"))
     tab.until("it is live", lambda: tab.text_of("#link-text") == "Live")

@@ -121,12 +121,13 @@ class NoAnswer extends Error {
   }
 }
 
-/** What went wrong, for people. */
-function words(error) {
-  if (error instanceof NoAnswer) return "No answer came from the service. Look at your connection, and try again.";
+/** What went wrong, for people. `isTriedAgain`: by the page itself, which says when. */
+function words(error, isTriedAgain = false) {
+  if (error instanceof NoAnswer) return `No answer came from the service.${isTriedAgain ? "" : " Try again."}`;
   if (!(error instanceof Refusal)) return `The page itself has failed: ${error.message}`;
   const { limit, used, scope } = error.problem;
-  const wait = error.retryAfter ? ` Try again in ${plural(error.retryAfter, "second")}.` : " Try again in a moment.";
+  const soon = error.retryAfter ? ` Try again in ${plural(error.retryAfter, "second")}.` : " Try again in a moment.";
+  const wait = isTriedAgain ? "" : soon;
   switch (error.word) {
     case "quota":
       return scope === "global"
@@ -240,7 +241,7 @@ const VIEWS = ["view-sign-in", "view-loading", "view-failure", "view-content"];
 
 function view(name) {
   for (const each of VIEWS) $(each).hidden = each !== name;
-  $("who").hidden = name !== "view-content";
+  for (const id of ["who", "link"]) $(id).hidden = name !== "view-content";
 }
 
 function signInView(reason = "") {
@@ -329,7 +330,7 @@ async function open() {
 /** Say why nothing can be shown, until it is tried again. */
 async function failureView(error, seconds) {
   view("view-failure");
-  say($("failure-text"), words(error));
+  say($("failure-text"), words(error, true));
   const over = new AbortController();
   const button = $("failure-again");
   button.addEventListener("click", () => over.abort(), { once: true, signal: over.signal });
@@ -377,9 +378,10 @@ function showOffer() {
   const { limit, used } = offer;
   say($("used"), `${used} of ${limit}`);
   say($("used-rest"), "used by you");
-  const meter = $("meter");
-  meter.max = Math.max(limit, 1);
-  meter.value = Math.min(used, limit);
+  const [most, now] = [Math.max(limit, 1), Math.min(used, limit)];
+  $("meter").setAttribute("aria-valuemax", most);
+  $("meter").setAttribute("aria-valuenow", now);
+  $("meter").firstElementChild.style.width = `${(100 * now) / most}%`;
   const rest = used >= limit
     ? "All of yours are in use: destroy one to make room for another."
     : `All users together can have ${offer.global_limit}.`;
@@ -457,7 +459,7 @@ async function lost(seconds, failed, signal) {
   addEventListener("online", now, { signal: over.signal });
   signal.addEventListener("abort", now, { once: true });
   linkIs("lost");
-  say($("lost-why"), failed instanceof Refusal ? words(failed) : "");
+  say($("lost-why"), failed instanceof Refusal ? words(failed, true) : "");
   if ($("lost").hidden) announce("The connection is lost: what you see may be out of date.");
   $("lost").hidden = false;
   for (let left = Math.ceil(seconds); left > 0 && !over.signal.aborted; left -= 1) {
@@ -663,11 +665,11 @@ class Row {
     const id = `instance-${instance.name}`;
     this.button = make("button", { type: "button", id, "aria-expanded": "false" }, instance.name);
     this.phase = make("span");
-    this.owner = make("span", { className: "meta" });
-    this.age = make("span", { className: "meta" }, "created ", timeOf(instance.created));
+    this.owner = make("span");
+    this.meta = make("p", { className: "meta" }, this.owner, "created ", timeOf(instance.created));
     this.message = make("p", { className: "said" });
     const phase = make("p", { className: "phase" }, make("span", { className: "dot", "aria-hidden": "true" }), this.phase);
-    const line = make("div", { className: "row" }, make("h3", {}, this.button), this.owner, this.age, phase, this.message);
+    const line = make("div", { className: "row" }, make("h3", {}, this.button), this.meta, phase, this.message);
     this.element = make("li", {}, line);
     this.button.addEventListener("click", () => (this.details ? this.close() : this.open()));
   }
@@ -677,7 +679,8 @@ class Row {
     this.element.dataset.mood = MOODS[instance.phase] ?? "busy";
     say(this.phase, instance.phase);
     say(this.message, instance.message);
-    say(this.owner, isOwn(this.own, instance) ? "" : this.own.everything ? `of ${instance.owner || "nobody yet"}` : `shared by ${instance.owner}`);
+    const whose = this.own.everything ? `of ${instance.owner || "nobody yet"}` : `shared by ${instance.owner}`;
+    say(this.owner, isOwn(this.own, instance) ? "" : `${whose}, `);
     this.details?.update(instance);
   }
 
@@ -718,7 +721,7 @@ class Details {
     this.facts = make("dl", { className: "facts" });
     this.endpoints = make("ul");
     this.parameters = make("dl", { className: "facts" });
-    this.objects = make("dl", { className: "facts" });
+    this.objects = make("dl", { className: "facts objects" });
     this.events = make("ol", { className: "events" });
     this.eventsText = make("p", { className: "hint" }, "Loading…");
     const part = (title, ...content) => make("section", {}, make("h4", {}, title), ...content);
@@ -844,8 +847,8 @@ function endpointsOf(instance) {
   const endpoints = instance.endpoints.map(({ service, port, name }) => {
     const address = `${service}:${port}`;
     const item = make("li", { className: "copyable" }, make("code", {}, address));
-    if (name) item.append(make("span", { className: "what" }, name));
     if (navigator.clipboard) item.append(copyButton(address));
+    if (name) item.append(make("span", { className: "what" }, name));
     return item;
   });
   return endpoints.length ? endpoints : [make("li", { className: "hint" }, "None")];
