@@ -10,6 +10,7 @@ is sent any more. Who plays the kubelet, and in memory also Kubernetes' own cont
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections import Counter
@@ -52,6 +53,8 @@ from muster.allocator.sweeper import Sweeper
 from muster.allocator.warm import Warm
 
 ROOT: Final = Path(__file__).parents[2]
+# seconds: a deadline for what should take far less, on a machine that may be busy
+PATIENCE: Final = float(os.environ.get("MUSTER_TEST_PATIENCE", "60"))
 NAME: Final = "kv"
 ANN, BOB = Caller("ann@example.org"), Caller("bob@example.org")
 KINDS: Final = tuple(RESOURCES.values())
@@ -286,7 +289,7 @@ class Site:
 
     # ------------------------------------------------------------------------------------------ what is done
 
-    def until(self, process: Process, true: Callable[[], Any], what: str, seconds: float = 60.0) -> None:
+    def until(self, process: Process, true: Callable[[], Any], what: str, seconds: float = PATIENCE) -> None:
         """Let the process, and nature, take turns until it is so."""
         deadline = time.monotonic() + seconds
         while not true():
