@@ -399,6 +399,7 @@ def test_what_no_ledger_holds_is_not_held_and_what_was_held_is_entered_again(api
     assert verbs.held(of.ledgers, instance)
     for configmap in (of.ledgers.name("ann"), of.ledgers.name(TOTAL)):
         del api.objects["configmaps", "ns", configmap]
+    of = allocator(api)
     assert not verbs.held(of.ledgers, instance)
     there = api.get(INSTANCES, name, "ns")
     there["metadata"]["finalizers"] = [FINALIZER]

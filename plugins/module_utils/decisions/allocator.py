@@ -314,8 +314,8 @@ def make(offer: Offer, namespace: str, owner: str, name: str, key: str, wish: Wi
 def claimed(offer: Offer, instance: Object, owner: str, key: str, wish: Wish) -> dict[str, Any]:
     """An Instance of the pool, with an owner from now on.
 
-    It loses its finalizer, until the ledgers are seen to hold it for its owner: had their place been given up meanwhile,
-    it would else be taken for one that was held.
+    It loses its finalizer, until the ledgers are seen to hold it for its owner: had their place been given up
+    meanwhile, it would else be taken for one that was held.
     """
     spec = instance["spec"]
     finalizers = [each for each in instance["metadata"].get("finalizers") or [] if each != FINALIZER]

@@ -13,10 +13,13 @@ from __future__ import annotations
 import json
 import random
 import re
+import threading
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
 from ansible_collections.muster.coordination.plugins.module_utils.api import (
@@ -46,6 +49,7 @@ from ansible_collections.muster.coordination.plugins.module_utils.decisions.allo
     NotThere,
     Offer,
     QuotaSpent,
+    Refused,
     RefusedByCluster,
     Wish,
 )
@@ -86,6 +90,7 @@ RESOURCES: Final = {  # of the kinds that an instance may be made of
 }
 CLAIMS: Final = 8  # instances of the pool that are tried before one is made
 MAX_EVENTS: Final = 100
+MAX_SPENT: Final = 10_000  # names that are remembered as claimed, until the watch says so
 MAX_PROVEN: Final = 10_000  # sets of parameters that the cluster is remembered to have taken
 
 _LABEL: Final = re.compile(r"[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?")
@@ -129,6 +134,8 @@ class Allocator:
         self.ledgers = ledgers or Ledgers(api, namespace, offer.name)
         self._known = known
         self._proven: set[str] = set()  # digests of what the cluster would take
+        self._spent: OrderedDict[str, None] = OrderedDict()  # of the pool: claimed here, or taken by others
+        self._lock = threading.Lock()
 
     @property
     def _all(self) -> str:
@@ -164,14 +171,22 @@ class Allocator:
         owner, hashed = caller.name, ledgers_.key_hash(decisions.check_key(key))
         handle = ledgers_.handle(self.offer.server_name, owner, key)
         request = Request(owner, hashed, wish.digest, handle, _now())
-        ledger = self.ledgers.read(owner)
-        if ledger is None or ledger.of_key(hashed) is None:
+        try:
             self._check_wish(request, wish, anew=dry_run)
+        except (Malformed, Refused):
+            ledger = self.ledgers.read(owner)
+            if ledger is None or ledger.of_key(hashed) is None:
+                raise  # else it was sound when it was asked for first
         if dry_run:
-            return self._would_create(ledger, request, wish)
-        for name in [*self._free(wish), handle]:
-            with suppress(_Taken):
+            return self._would_create(self.ledgers.read(owner), request, wish)
+        for name in chain(self._free(wish), (handle,)):
+            try:
                 return self._obtain(request._replace(handle=name), handle, wish)
+            except _Taken:
+                continue
+            except BaseException:
+                self._spent.pop(name, None)  # nobody has it
+                raise
         raise Busy("others were faster with each instance that was free: ask again")
 
     def _obtain(self, request: Request, own: str, wish: Wish) -> Created:
@@ -182,10 +197,15 @@ class Allocator:
         limit = self.offer.max_instances_per_user
         verdict = self.ledgers.change(request.owner, lambda ledger: ledgers_.reserve(ledger, request, limit))
         entry = _entry(verdict, "owner")
-        request = request._replace(handle=entry.handle)
+        if entry.handle != request.handle:
+            self._spent.pop(request.handle, None)
+            request = request._replace(handle=entry.handle)
         if not entry.uid:
             self._count(request)
-        there = _found(lambda: self.api.get(INSTANCES, entry.handle, self.namespace))
+        is_new = isinstance(verdict, ledgers_.Reserved)
+        there = None
+        if not (is_new and entry.handle == own):
+            there = _found(lambda: self.api.get(INSTANCES, entry.handle, self.namespace))
         if entry.uid and there is None:
             raise KeyBusy(_GOING)
         if there is None and entry.handle == own:
@@ -194,7 +214,7 @@ class Allocator:
             there = there or _found(lambda: self.api.get(INSTANCES, entry.handle, self.namespace))
         elif there is None or not there["spec"].get("owner"):
             there = self._claim(request, there, wish)
-        return Created(self._confirmed(request, entry, there), isinstance(verdict, ledgers_.Reserved))
+        return Created(self._confirmed(request, entry, there), is_new)
 
     def _count(self, request: Request) -> None:
         """Take a place in the total, by which also an instance of the pool is one request's only."""
@@ -286,13 +306,21 @@ class Allocator:
 
     # -- the warm pool ------------------------------------------------------------------------------------------------
 
-    def _free(self, wish: Wish) -> list[str]:
-        """Names of instances of the pool that would do."""
+    def _free(self, wish: Wish) -> Iterator[str]:
+        """Names of instances of the pool that would do, each for one request of this process only."""
         if not (self.offer.warm and decisions.takes_any(self.offer, wish)):
-            return []
-        free = [each["metadata"]["name"] for each in self._seen() if decisions.is_free(self.offer, each)]
-        start = random.randrange(len(free)) if free else 0  # so that those who ask at one moment try different ones
-        return [*free[start:], *free[:start]][:CLAIMS]
+            return
+        for _try in range(CLAIMS):
+            with self._lock:
+                names = [each["metadata"]["name"] for each in self._seen() if decisions.is_free(self.offer, each)]
+                left = [name for name in names if name not in self._spent]
+                if not left:
+                    return
+                name = random.choice(left)  # so that replicas try different ones
+                self._spent[name] = None
+                while len(self._spent) > MAX_SPENT:
+                    self._spent.popitem(last=False)
+            yield name
 
     def make_warm(self) -> Object | None:
         """One more instance that waits for an owner; None where there are enough."""
@@ -456,6 +484,8 @@ def held(ledgers: Ledgers, instance: Object) -> bool:
     metadata, request = instance["metadata"], _request_of(instance)
     uid, was_held = metadata["uid"], FINALIZER in (metadata.get("finalizers") or [])
     for owner, each in reversed(_places(request)):
+        if not was_held and ledgers_.is_held(ledgers.remembered(owner), each.handle, uid):
+            continue  # what was held is held for as long as its Instance is there
         if ledgers_.is_held(ledgers.read(owner), each.handle, uid):
             continue
         now = ledgers.api.get(INSTANCES, metadata["name"], metadata["namespace"])

@@ -10,17 +10,19 @@ then go into the next one together. So the rate of creations is not bound by the
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
 
 from ansible_collections.muster.coordination.plugins.module_utils.api import CONFIGMAPS, Api, NotFound
-from ansible_collections.muster.coordination.plugins.module_utils.commit import commit
+from ansible_collections.muster.coordination.plugins.module_utils.commit import UNREAD, commit
 from ansible_collections.muster.coordination.plugins.module_utils.decisions import ledger as decisions
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.ledger import Ledger
 
 Verdict = TypeVar("Verdict")
 Object = dict[str, Any]
 
+REMEMBERED: Final = 1000  # ledgers, as they were written last
 SECONDS: Final = 15.0  # for one write, with what it takes to get through
 TOTAL: Final = ""  # in place of an owner
 
@@ -42,6 +44,7 @@ class Ledgers:
         self.api, self._namespace, self._allocator, self._timeout = api, namespace, allocator, timeout
         self._waiting: dict[str, list[_Asked[Any]]] = {}  # by the name of the ConfigMap
         self._busy: set[str] = set()
+        self._latest: OrderedDict[str, Object] = OrderedDict()  # as they were after our last writes
         self._news = threading.Condition()
         self.writes = 0  # commits that were asked for, each of one change or more
 
@@ -51,6 +54,11 @@ class Ledgers:
             return _read(self.api.get(CONFIGMAPS, self.name(owner), self._namespace))
         except NotFound:
             return None
+
+    def remembered(self, owner: str) -> Ledger | None:
+        """As this process has written it last; None where it has not. Others may have written since."""
+        with self._news:
+            return _read(self._latest.get(self.name(owner)))
 
     def all(self) -> list[Ledger]:
         """Every owner's. Raises Malformed."""
@@ -103,7 +111,15 @@ class Ledgers:
                 return there, verdicts
             return self._written(there, name, owner, after), verdicts
 
-        verdicts = commit(self.api, CONFIGMAPS, name, self._namespace, decide, timeout=self._timeout).verdict
+        with self._news:
+            seen = self._latest.pop(name, UNREAD)
+        done = commit(self.api, CONFIGMAPS, name, self._namespace, decide, timeout=self._timeout, seen=seen)
+        verdicts = done.verdict
+        with self._news:
+            if done.after is not None:
+                self._latest[name] = done.after
+            while len(self._latest) > REMEMBERED:
+                self._latest.popitem(last=False)
         for each, verdict in zip(group, verdicts, strict=True):
             each.verdict = verdict
 
