@@ -22,10 +22,12 @@ import pytest
 
 from ansible_collections.muster.coordination.plugins.module_utils.api import CONFIGMAPS, Api, NotFound, Resource
 from ansible_collections.muster.coordination.plugins.module_utils.client.allocator import (
+    AllocatorClient,
     KubernetesToken,
     Put,
     Snapshot,
     Unauthenticated,
+    token_of,
 )
 from ansible_collections.muster.coordination.plugins.module_utils.credentials import Credentials
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.allocator import KeyReused, QuotaSpent
@@ -36,6 +38,15 @@ from ansible_collections.muster.coordination.plugins.module_utils.verbs.allocato
     settle,
 )
 from ansible_collections.muster.coordination.tests.support.allocator_site import LONG, AllocatorSite
+from ansible_collections.muster.coordination.tests.support.fault_proxy import (
+    Answer,
+    AppliedButFailed,
+    CutAnswer,
+    DropAnswer,
+    DropRequest,
+    FaultProxy,
+    Stall,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -204,6 +215,22 @@ def test_a_creation_outlives_the_server(stage: Stage) -> None:
     else:
         raise AssertionError("the watch never told of it")
     client.close()
+
+
+FAULTS = [DropRequest(), DropAnswer(), CutAnswer(), AppliedButFailed(502), Answer(503, retry_after=1), Stall()]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)
+def test_a_creation_over_a_bad_network_makes_one(stage: Stage, fault: Any) -> None:
+    site, users = stage
+    with FaultProxy(Credentials(site.url, source="this test")) as proxy:
+        proxy.plan(fault, method="POST", path="/v1/instances", times=2)
+        client = AllocatorClient(proxy.url, token_of(users.alice, "the token"), timeout=2)
+        made = client.create("one", {"parameters": {"size": 2}})
+        assert proxy.pending == 0 and proxy.count("POST") == 3
+        client.close()
+    assert [each["name"] for each in site.client(users.alice).listed()] == [made.instance["name"]]
+    assert site.client(users.alice).offer()["used"] == 1
 
 
 def test_parallel_creations_stop_at_the_limit(stage: Stage) -> None:
