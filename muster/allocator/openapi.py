@@ -143,7 +143,11 @@ def _instances() -> Schema:
                     _query(
                         "limit", {"type": "integer", "minimum": 1, "maximum": 500, "default": 100}, "How many, at most"
                     ),
-                    _query("continue", {"type": "string", "maxLength": 4096}, "What the page before said"),
+                    _query(
+                        "continue",
+                        {"type": "string", "maxLength": 4096, "pattern": "^[!-~]*$"},
+                        "What the page before said",
+                    ),
                     _query("all", {"type": "boolean", "default": False}, "Everybody's, for administrators"),
                     _query("watch", {"type": "boolean", "default": False}, "Changes as they come"),
                 ],

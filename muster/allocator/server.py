@@ -296,12 +296,18 @@ class Server:
             registry,
             gauges={
                 "watchers": ("Watches that are open", lambda: self._hub.watchers),
-                "connections": ("Connections that are open", lambda: self._connections.open if self._connections else 0),
+                "connections": (
+                    "Connections that are open",
+                    lambda: self._connections.open if self._connections else 0,
+                ),
                 "calls": ("Calls that run or wait for a thread", lambda: self._calls.calls),
             },
             counters={
                 "watches_ended_slow": ("Watches ended because the client read too slowly", lambda: self._hub.slow),
-                "connections_refused": ("Connections refused as too many", lambda: self._connections.turned_away if self._connections else 0),
+                "connections_refused": (
+                    "Connections refused as too many",
+                    lambda: self._connections.turned_away if self._connections else 0,
+                ),
             },
             reviews=self._reviewer.results,
         )

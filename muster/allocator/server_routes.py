@@ -22,8 +22,13 @@ T = TypeVar("T")
 
 NO_STORE: Final = "no-store"
 MAX_LISTED: Final = 500
-MAX_CONTINUE: Final = 4096  # characters of where a page begins
 MAX_RESETS: Final = 2**31 - 1
+
+_CONTINUE: Final = re.compile(r"[!-~]{0,4096}")  # where a page begins
+# what a creation's members are; whether their values may be so, decisions.parse_wish says
+_WISH: Final[Mapping[str, type]] = {"parameters": dict, "access": dict, "storage": str, "attach": str}
+_KINDS: Final[Mapping[type, str]] = {dict: "an object", list: "a list", str: "text"}
+_ACCESS: Final[Mapping[str, type]] = {"users": list, "groups": list}
 
 
 class Allocates(Protocol):
@@ -95,7 +100,10 @@ async def _create(asked: Asked) -> Answer:
     if len(keys) != 1:
         raise Problem("malformed", "give the header Idempotency-Key once: the same value with each repetition")
     key = decisions.check_key(keys[0])
-    wish = decisions.parse_wish(await read_json(asked.request))
+    body = await read_json(asked.request)
+    wish = decisions.parse_wish(body)
+    _check_types(body, _WISH, "")
+    _check_types(body.get("access", {}), _ACCESS, "access.")
     made = await asked.does(lambda: asked.allocator.create(asked.caller, key, wish, dry_run=is_dry))
     if is_dry:
         return _shown(made.instance)
@@ -116,7 +124,7 @@ async def _list(asked: Asked) -> Answer | Watch:
     limit = given.get("limit", "100")
     if not re.fullmatch(r"[0-9]{1,3}", limit) or not 1 <= int(limit) <= MAX_LISTED:
         raise Problem("malformed", f"limit is {limit[:100]!r}: give a whole number from 1 to {MAX_LISTED}")
-    if len(after) > MAX_CONTINUE or not after.isascii() or not (after + "-").isprintable():
+    if not _CONTINUE.fullmatch(after):
         raise Problem("malformed", "continue is not what the page before said: give that")
     try:
         page = await asked.does(
@@ -177,6 +185,14 @@ async def _remove_disk(asked: Asked) -> Answer:
     await read_nothing(asked.request)
     await asked.does(lambda: asked.allocator.remove_disk(asked.caller, asked.name))
     return answer({}, 202)
+
+
+def _check_types(given: Mapping[str, Any], types: Mapping[str, type], where: str) -> None:
+    """A member that is null, or empty of another type, is no way to leave it out."""
+    for name, value in given.items():
+        if not isinstance(value, types[name]):
+            wanted = _KINDS[types[name]]
+            raise Problem("malformed", f"{where}{name} has to be {wanted}: or leave it out")
 
 
 def _members(body: Any, *known: str) -> Mapping[str, Any]:

@@ -58,6 +58,7 @@ SAFETY: Final[Mapping[str, str]] = {  # headers of every answer
     "Server": "muster-allocator",
 }
 
+_EXACT: Final = 2**53  # whole numbers below it are exact as floats
 # a string (one without an end: up to the end of the text), or a bracket
 _STRING_OR_BRACKET: Final = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
@@ -246,7 +247,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _number(text: str) -> float:
+    """JSON tells no 6.0 from 6: a whole number is one however it is written."""
     number = float(text)
     if not math.isfinite(number):
         raise Problem("malformed", f"the body has {text[:20]}: JSON has no such number, or not as large a one")
-    return number
+    return int(number) if number.is_integer() and abs(number) < _EXACT else number

@@ -68,6 +68,13 @@ def test_no_body_is_a_wish_without_wishes(service: Service) -> None:
     assert service.ann("POST", "/v1/instances", {}, key="k").status == 200
 
 
+def test_a_whole_number_is_one_however_it_is_written(service: Service) -> None:
+    for text in (b"6", b"6.0", b"0.6e1"):
+        made = service.ann("POST", "/v1/instances", b'{"parameters":{"Size":' + text + b"}}", key="k")
+        assert made.status < 300 and made.json()["parameters"]["Size"] == 6
+    assert service.ann("POST", "/v1/instances", {"parameters": {"Size": 6.5}}, key="l").word == "malformed"
+
+
 def test_a_dry_run_makes_nothing(service: Service) -> None:
     would = service.ann("POST", "/v1/instances?dryRun=true", {}, key="k")
     assert would.status == 200 and "location" not in would.headers
@@ -156,6 +163,11 @@ def test_disks_are_listed_and_removed(service: Service) -> None:
         ("POST", "/v1/instances", {"storage": "keep"}, "malformed"),
         ("POST", "/v1/instances", {"parameters": {"Size": 10}}, "malformed"),
         ("POST", "/v1/instances", [], "malformed"),
+        ("POST", "/v1/instances", {"attach": None}, "malformed"),
+        ("POST", "/v1/instances", {"parameters": []}, "malformed"),
+        ("POST", "/v1/instances", {"access": None}, "malformed"),
+        ("POST", "/v1/instances", {"access": {"users": {}}}, "malformed"),
+        ("POST", "/v1/instances", {"access": {"groups": None}}, "malformed"),
         ("POST", "/v1/instances/x:suspend", {"now": True}, "malformed"),
         ("POST", "/v1/instances/x:reset", {"resets": True}, "malformed"),
         ("POST", "/v1/instances/x:reset", {"resets": -1}, "malformed"),

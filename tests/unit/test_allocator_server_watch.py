@@ -178,7 +178,7 @@ def test_a_client_that_reads_nothing_is_hung_up_on(monkeypatch: pytest.MonkeyPat
     service.close()
 
 
-# ------------------------------------------------------------------------------------------ as long as the token is good
+# ------------------------------------------------------------------------------------------ while the token is good
 
 
 def test_a_token_that_is_revoked_ends_its_watch() -> None:
