@@ -42,7 +42,7 @@ LOCK_SECONDS: Final = 5.0  # how long another process may still have the file
 CONNECTIONS: Final = 256  # at a time; what comes beyond is hung up on
 CLOSING_SECONDS: Final = 0.1  # how long closing may take to be noticed
 
-SCHEMA: Final = "CREATE TABLE IF NOT EXISTS pairs (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
+SCHEMA: Final = "CREATE TABLE IF NOT EXISTS pairs (key BLOB NOT NULL PRIMARY KEY, value BLOB NOT NULL)"
 
 
 class Refusal(Exception):
