@@ -5,6 +5,9 @@
 
 Before each effect the term is asked whether it may still act. A conflict, a lost answer, and what is there or gone
 against expectation, are met by looking again. What only a person can mend is told at the Instance, and tried again.
+
+Two looks are saved. A place with a uid is given back only when its Instance goes, so what the ledgers said of it holds
+for a while. And what was written last here is no news when it comes back, unless something else has changed since.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from ansible_collections.muster.coordination.plugins.module_utils.api import (
     AlreadyExists,
@@ -58,6 +61,7 @@ from ansible_collections.muster.coordination.plugins.module_utils.verbs.allocato
 from ansible_collections.muster.coordination.plugins.module_utils.verbs.ledgers import Ledgers
 from muster.frame.authority import Term
 from muster.frame.beside import Beside
+from muster.frame.cache import key_of as cache_key
 from muster.process import say
 
 STEPS: Final = 160  # in one go; 32 objects are looked at, changed and looked at again
@@ -66,10 +70,12 @@ GOING_SECONDS: Final = 3.0  # while something is being deleted that is watched b
 WAITING_SECONDS: Final = 30.0  # while workloads are on their way: changes of these are watched
 REFUSED_SECONDS: Final = 60.0  # after what only a person can mend
 LOST: Final = 3  # answers in one go
-REMEMBERED: Final = 1000  # Instances of which a refusal is remembered
+HELD_SECONDS: Final = 60.0  # for which the ledgers are not asked again
+REMEMBERED: Final = 10_000  # Instances of which something is remembered
 WATCHED: Final = (*WORKLOADS, DISK)
 
 Object = dict[str, Any]
+T = TypeVar("T")
 
 
 class Tell(Protocol):
@@ -107,19 +113,57 @@ class _Turn:
         self.obj = obj
 
 
+class _Memory(Generic[T]):
+    """Something of each of the last Instances, by uid. For several threads."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, T] = {}
+        self._lock = threading.Lock()
+
+    def get(self, uid: str) -> T | None:
+        return self._known.get(uid)
+
+    def pop(self, uid: str) -> T | None:
+        return self._known.pop(uid, None)
+
+    def put(self, uid: str, what: T) -> None:
+        with self._lock:
+            self._known.pop(uid, None)
+            while len(self._known) >= REMEMBERED:
+                self._known.pop(next(iter(self._known)))
+            self._known[uid] = what
+
+
 class Instances:
     """Reconciles one object at a time a thread; safe for several threads with different objects."""
 
     def __init__(self, api: Api, ledgers: Ledgers, tell: Tell, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._api, self._ledgers, self._tell, self._clock = api, ledgers, tell, clock
-        self._refusals: dict[str, _Refusal] = {}  # by uid
+        self._refusals: _Memory[_Refusal] = _Memory()
+        self._held: _Memory[tuple[Any, float]] = _Memory()  # what the ledgers were asked about, and until when it holds
+        self._settled: _Memory[str] = _Memory()  # the version that was written last
+        self._news: set[str] = set()  # keys of Instances of which something else has changed
         self._lock = threading.Lock()
+
+    def noticed(self, key: str) -> None:
+        """Something that was made for this Instance has changed; from any thread, before it is looked at."""
+        with self._lock:
+            if len(self._news) >= REMEMBERED:  # of a replica that only stands by
+                self._news.clear()
+                self._settled = _Memory()
+            self._news.add(key)
 
     def reconcile(self, obj: Object, term: Term) -> float | None:
         """Do what is to be done with the object; seconds after which to do it again, None: when it changes.
 
         Raises what the term and the API server raise; to do it again later is always right.
         """
+        uid, key = obj["metadata"]["uid"], cache_key(obj)
+        with self._lock:
+            has_news = key in self._news
+            self._news.discard(key)
+        if self._settled.pop(uid) == obj["metadata"]["resourceVersion"] and not has_news:
+            return _rest(obj)
         patience = self._patience(obj)
         if patience > 0:
             return patience
@@ -127,6 +171,8 @@ class Instances:
         for _count in range(STEPS):
             step = decisions.next_step(turn.obj, turn.held, turn.seen, _now())
             if isinstance(step, Done):
+                if turn.obj is not obj:
+                    self._settled.put(uid, turn.obj["metadata"]["resourceVersion"])
                 return _rest(turn.obj)
             if isinstance(step, Wait):
                 return GOING_SECONDS
@@ -177,10 +223,17 @@ class Instances:
             return None
 
     def _ask(self, turn: _Turn) -> bool:
+        uid, about = turn.obj["metadata"]["uid"], _asked_about(turn.obj)
+        known = self._held.get(uid)
+        if known and known[0] == about and self._clock() < known[1]:
+            turn.held = True
+            return True
         try:
             turn.held = verbs.held(self._ledgers, turn.obj)
         except (Conflict, NotFound):
             return self._look_again(turn)
+        if turn.held:
+            self._held.put(uid, (about, self._clock() + HELD_SECONDS))
         return True
 
     def _look_again(self, turn: _Turn) -> bool:
@@ -252,10 +305,8 @@ class Instances:
         metadata, about = obj["metadata"], _about(step)
         message = f"{about}: {error.message}" if about else error.message
         say(logging.WARNING, "refused", name=metadata["name"], about=about, error=str(error))
-        with self._lock:
-            while len(self._refusals) >= REMEMBERED:
-                self._refusals.pop(next(iter(self._refusals)))
-            self._refusals[metadata["uid"]] = _Refusal(metadata.get("generation", 0), self._clock() + REFUSED_SECONDS)
+        refusal = _Refusal(metadata.get("generation", 0), self._clock() + REFUSED_SECONDS)
+        self._refusals.put(metadata["uid"], refusal)
         said = decisions.refused(obj, message, _now())
         if isinstance(said, Write):
             term.check()
@@ -281,12 +332,24 @@ class Instances:
             self._tell(after, "Resetting", "its disks are removed, and made anew")
 
 
-def beside(api: Api, namespace: str, allocator: str, kinds: Iterable[tuple[str, str]]) -> list[Beside]:
-    """Watches of what is made for Instances and takes its time: a change there has the one Instance looked at."""
+def beside(
+    api: Api, namespace: str, allocator: str, kinds: Iterable[tuple[str, str]], noticed: Callable[[str], None]
+) -> list[Beside]:
+    """Watches of what is made for Instances and takes its time: a change there has the one Instance looked at.
+
+    `noticed` is told its key before that.
+    """
+
+    def concerns(obj: Object) -> str | None:
+        key = _instance_of(obj)
+        if key is not None:
+            noticed(key)
+        return key
+
     watched = sorted((version, kind) for version, kind in kinds if kind in WATCHED)
     selector = f"{MEMBER}={allocator},{INSTANCE}"
     return [
-        Beside(api, resource_of(*each), namespace, label_selector=selector, shrink=_slim, concerns=_instance_of)
+        Beside(api, resource_of(*each), namespace, label_selector=selector, shrink=_slim, concerns=concerns)
         for each in watched
     ]
 
@@ -301,6 +364,12 @@ def _instance_of(obj: Object) -> str | None:
     """The key of the Instance for which it was made."""
     handle = (obj["metadata"].get("labels") or {}).get(INSTANCE)
     return f"{obj['metadata'].get('namespace', '')}/{handle}" if handle else None
+
+
+def _asked_about(obj: Object) -> Any:
+    """All by which the ledgers know it."""
+    spec, metadata = obj["spec"], obj["metadata"]
+    return metadata["name"], spec.get("owner"), spec.get("key"), spec.get("digest")
 
 
 def _rest(obj: Object) -> float | None:

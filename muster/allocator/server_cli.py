@@ -43,9 +43,10 @@ from muster.allocator.offering import SAMPLE, Make, Offering, read_file, read_te
 from muster.allocator.sweeper import SWEEP_SECONDS, Round, Sweeper
 from muster.allocator.warm import WARM_SECONDS, Warm
 from muster.frame.authority import Term
-from muster.frame.controller import Controller
+from muster.frame.controller import Controller, Reconcile
 from muster.frame.options import FrameOptions, controller, own_namespace
 from muster.options import WrongUsage, command, connect, system
+from muster.pod import Events
 
 ALLOCATORD = """\
 Gives users instances of a service, each their own: what one is, a template
@@ -339,15 +340,24 @@ class Service:
 
     def _controller(self, namespace: str) -> Controller:
         args, allocator = self._args, self.allocator
+        looked_after: list[Instances] = []
+
+        def reconcile(events: Events) -> Reconcile:
+            looked_after.append(Instances(self._api, allocator.ledgers, events.tell))
+            return looked_after[0].reconcile
+
+        def noticed(key: str) -> None:
+            looked_after[0].noticed(key)
+
         made = controller(
             args,
             self._api,
             namespace,
             INSTANCES,
-            lambda events: Instances(self._api, allocator.ledgers, events.tell).reconcile,
+            reconcile,
             "muster-allocator",
             label_selector=f"{MEMBER}={args.name}",
-            beside=beside(self._api, self._where, args.name, allocator.offer.policy.kinds),
+            beside=beside(self._api, self._where, args.name, allocator.offer.policy.kinds, noticed),
         )
         made.told.append(lambda _key: self._wake())
         return made

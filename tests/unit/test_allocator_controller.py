@@ -309,14 +309,66 @@ def test_a_disk_that_was_kept_meanwhile_is_not_deleted() -> None:
 
 
 def test_which_instance_a_change_beside_concerns() -> None:
-    watches = controller.beside(MemoryApi(), "ns", "kv", [("apps/v1", "Deployment"), ("v1", "Service")])  # type: ignore[arg-type]
-    (watch,) = watches
-    told: list[str] = []
+    noticed: list[str] = []
+    any_api: Any = MemoryApi()
+    kinds = [("apps/v1", "Deployment"), ("v1", "Service")]
+    (watch,) = controller.beside(any_api, "ns", "kv", kinds, noticed.append)
     obj = {"metadata": {"name": "kv-1-db", "namespace": "ns", "labels": {INSTANCE: "kv-1"}}, "spec": {"big": 1}}
     assert watch._concerns(controller._slim(obj)) == "ns/kv-1"
     assert "spec" not in controller._slim(obj)
     assert watch._concerns(controller._slim({"metadata": {"name": "x", "namespace": "ns"}})) is None
-    assert told == []
+    assert noticed == ["ns/kv-1"], "it is told before the Instance is looked at"
+
+
+def asked(where: Site, process: Process, name: str) -> list[str]:
+    """What of the cluster is looked at when it is reconciled."""
+    obj = where.instance(name)
+    assert obj is not None
+    where.api.requests.clear()
+    process.instances.reconcile(obj, Reign())
+    return [each.split("/")[0] for each in where.api.requests]
+
+
+def test_what_it_wrote_itself_is_no_news_once() -> None:
+    where = site()
+    process = where.process()
+    name = process.allocator.create(ANN, "k", Wish()).instance["metadata"]["name"]
+    reconcile(where, process, name)
+    assert where.phases() == {name: "Creating"} or where.phases() == {name: "Ready"}
+    assert asked(where, process, name) == [], "the watch brings back what was written"
+    assert asked(where, process, name) != [], "the next time it is looked at"
+
+
+def test_what_has_changed_beside_is_news_whatever_came_back_before() -> None:
+    where = site()
+    process = where.process()
+    name = process.allocator.create(ANN, "k", Wish()).instance["metadata"]["name"]
+    reconcile(where, process, name)
+    process.instances.noticed(f"ns/{name}")
+    where.nature.turn()
+    assert asked(where, process, name) != []
+    where.settle(process, "Ready")
+
+
+def test_the_ledgers_are_asked_once_a_minute() -> None:
+    where = site()
+    process, name = ready(where)
+    reconcile(where, process, name)
+    assert "get configmaps" not in asked(where, process, name)
+    process.clock += 61
+    assert asked(where, process, name).count("get configmaps") == 2
+
+
+def test_of_an_instance_that_is_claimed_the_ledgers_are_asked_anew() -> None:
+    where = site(warm=1)
+    process = where.process()
+    process.warm.keep(Reign())
+    where.settle(process, "Ready")
+    with pytest.raises(Killed):
+        where.process(3).allocator.create(ANN, "k", Wish())
+    process.turn()
+    (name,) = where.phases()
+    assert where.ledgers()[ANN.name][name][0] == ledgers_.HELD, "it has confirmed what its owner could not"
 
 
 # ------------------------------------------------------------------------------------------ the sweeper
