@@ -323,6 +323,26 @@ def test_a_watch_that_falls_silent_is_begun_anew(tab: Tab, server: StandIn) -> N
             server.bookmark()
 
 
+def test_a_tab_that_nobody_sees_lets_its_connection_go(tab: Tab, server: StandIn) -> None:
+    """A minute is 0.05 seconds in this tab."""
+    hide = "Object.defineProperty(document, 'hidden', {configurable: true, value: arguments[0]});"
+    hide += "document.dispatchEvent(new Event('visibilitychange'))"
+    hasty = "const real = setTimeout; window.setTimeout = (call, ms) => real(call, ms === 60000 ? 50 : ms);"
+    with tab.before(hasty):
+        tab.driver.refresh()
+        server.put(instance(ONE))
+        tab.sign_in()
+        tab.run(hide, True)
+        tab.until("it is said", lambda: tab.text_of("#link-text") == "Paused")
+        server.drop(ONE)
+        tab.until("the connection is gone", lambda: server.watches == 0)
+        assert tab.names == [ONE]
+        tab.run(hide, False)
+        tab.until("it is live", lambda: tab.text_of("#link-text") == "Live")
+        tab.until("it is gone", lambda: tab.names == [])
+        assert not tab.is_seen("#lost")
+
+
 def test_an_answer_that_is_newer_than_the_list_is_kept_until_the_list_has_had_its_time(
     tab: Tab, server: StandIn
 ) -> None:
@@ -526,10 +546,13 @@ def test_refusals_are_shown_where_they_belong(tab: Tab, server: StandIn) -> None
 
 
 def test_who_has_used_all_is_told_before(tab: Tab, server: StandIn) -> None:
+    server.limit = 0
+    tab.sign_in()
+    assert "0 of 0 used by you" in tab.text
+    assert "You may have none here." in tab.text
     server.limit = 1
     server.put(instance(ONE))
-    tab.sign_in()
-    assert "1 of 1 used by you" in tab.text
+    tab.says("1 of 1 used by you")
     assert "All of yours are in use: destroy one to make room for another." in tab.text
     tab.click("#new")
     assert "All of yours are in use" in tab.text_of("#create-full")

@@ -16,6 +16,7 @@ const UNANSWERED = "muster.allocator.unanswered"; // a request to create: key, b
 const REQUEST_SECONDS = 30;
 const SILENT_SECONDS = 40; // the server sends a bookmark every 15 s: a watch that says nothing for so long is dead
 const LONGEST_PAUSE = 30; // seconds between two attempts to connect
+const HIDDEN_SECONDS = 60; // a tab that nobody has seen for so long lets its connection go: a browser has few
 const FILTER_FROM = 9; // instances: fewer need no filter
 
 const MOODS = { Ready: "good", Failed: "bad", Suspended: "idle" }; // of phases; all others are under way
@@ -382,11 +383,9 @@ function showOffer() {
   $("meter").setAttribute("aria-valuemax", most);
   $("meter").setAttribute("aria-valuenow", now);
   $("meter").firstElementChild.style.width = `${(100 * now) / most}%`;
-  const rest = used >= limit
-    ? "All of yours are in use: destroy one to make room for another."
-    : `All users together can have ${offer.global_limit}.`;
-  say($("used-hint"), rest);
-  show($("create-full"), used >= limit ? "All of yours are in use: this will be refused until you destroy one." : "");
+  const full = limit === 0 ? "You may have none here." : "All of yours are in use: destroy one to make room for another.";
+  say($("used-hint"), used >= limit ? full : `All users together can have ${offer.global_limit}.`);
+  show($("create-full"), used >= limit ? full : "");
   document.title = `${offer.name} – ${used} of ${limit} used`;
   const { version, digest, kinds } = offer.template;
   say($("about"), `An instance here is made of: ${kinds.join(", ")}. Template version ${version} (${short(digest)}).`);
@@ -414,7 +413,7 @@ function offerChanged() {
 
 // ------------------------------------------------------------------------------------------------------------ The watch
 
-const LINK = { connecting: "Connecting…", live: "Live", lost: "Not live" };
+const LINK = { connecting: "Connecting…", live: "Live", lost: "Not live", paused: "Paused" };
 
 function linkIs(state) {
   const link = $("link");
@@ -449,6 +448,21 @@ async function follow(own) {
     if (attempt > 1 || failed) await lost(pause(attempt, failed), failed, signal);
     else await sleep(pause(attempt), signal); // an orderly end
   }
+}
+
+let hiddenTimer = 0;
+
+document.addEventListener("visibilitychange", () => {
+  clearTimeout(hiddenTimer);
+  if (!session) return;
+  if (!document.hidden && session.watch.signal.aborted) follow(session);
+  if (document.hidden) hiddenTimer = setTimeout(pauseWatch, HIDDEN_SECONDS * 1000);
+});
+
+function pauseWatch() {
+  session?.watch.abort();
+  $("lost").hidden = true;
+  linkIs("paused");
 }
 
 /** Say that the connection is lost, and why, and count down; a click, or a network that is back, ends it. */
@@ -1055,7 +1069,6 @@ function askCreate() {
     $("storage-field").hidden = !offer.has_disk;
     builtFor = offer.template.digest;
   }
-  show($("create-full"), offer.used >= offer.limit ? $("used-hint").textContent : "");
   readDisks(session);
   $("create").showModal();
   (fields[0]?.control ?? $("create-title")).focus();
