@@ -16,7 +16,8 @@ from ansible_collections.muster.coordination.plugins.module_utils.verbs.allocato
 from muster.frame.authority import Term
 from muster.process import say
 
-WARM_SECONDS: Final = 10.0  # between two looks, where nothing has one looked earlier
+BURST_SECONDS: Final = 1.0  # without a claim, before the pool is filled up again
+WARM_SECONDS: Final = 2.0  # between two looks, where nothing has one looked earlier
 
 Object = dict[str, Any]
 
@@ -31,8 +32,10 @@ class Warm:
     def keep(self, term: Term) -> None:
         """Make what is missing, and remove what is not wanted any more, or would be made otherwise today.
 
-        What somebody claims meanwhile is another version of the Instance, and stays.
+        What somebody claims meanwhile is another version of the Instance, and stays. While many claim, they go first.
         """
+        if self._allocator.seconds_since_claim() < BURST_SECONDS:
+            return
         offer = self._allocator.offer
         wanted = offer.warm if can_wait(offer.template) else 0
         free = [obj for obj in self._instances() if not obj["spec"].get("owner") and not _is_going(obj)]

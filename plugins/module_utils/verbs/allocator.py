@@ -11,9 +11,11 @@ one that nobody repeats, the sweeper takes out.
 from __future__ import annotations
 
 import json
+import math
 import random
 import re
 import threading
+import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -90,6 +92,7 @@ RESOURCES: Final = {  # of the kinds that an instance may be made of
 }
 CLAIMS: Final = 8  # instances of the pool that are tried before one is made
 MAX_EVENTS: Final = 100
+LOOK_SECONDS: Final = 0.05  # between two looks at the whole pool, while it is empty
 MAX_SPENT: Final = 10_000  # names that are remembered as claimed, until the watch says so
 MAX_PROVEN: Final = 10_000  # sets of parameters that the cluster is remembered to have taken
 
@@ -135,6 +138,8 @@ class Allocator:
         self._known = known
         self._proven: set[str] = set()  # digests of what the cluster would take
         self._spent: OrderedDict[str, None] = OrderedDict()  # of the pool: claimed here, or taken by others
+        self._waiting: list[str] = []  # of the pool: those to be tried next
+        self._looked = self._claimed = -math.inf
         self._lock = threading.Lock()
 
     @property
@@ -311,16 +316,31 @@ class Allocator:
         if not (self.offer.warm and decisions.takes_any(self.offer, wish)):
             return
         for _try in range(CLAIMS):
-            with self._lock:
-                names = [each["metadata"]["name"] for each in self._seen() if decisions.is_free(self.offer, each)]
-                left = [name for name in names if name not in self._spent]
-                if not left:
-                    return
-                name = random.choice(left)  # so that replicas try different ones
-                self._spent[name] = None
-                while len(self._spent) > MAX_SPENT:
-                    self._spent.popitem(last=False)
+            name = self._next_free()
+            if name is None:
+                return
             yield name
+
+    def _next_free(self) -> str | None:
+        """All that there are are looked through once for many requests: a burst takes one after the other."""
+        with self._lock:
+            if not self._waiting and time.monotonic() - self._looked >= LOOK_SECONDS:
+                self._looked = time.monotonic()
+                free = [each["metadata"]["name"] for each in self._seen() if decisions.is_free(self.offer, each)]
+                self._waiting = [name for name in free if name not in self._spent]
+                random.shuffle(self._waiting)  # so that replicas try different ones
+            if not self._waiting:
+                return None
+            self._claimed = time.monotonic()
+            name = self._waiting.pop()
+            self._spent[name] = None
+            while len(self._spent) > MAX_SPENT:
+                self._spent.popitem(last=False)
+            return name
+
+    def seconds_since_claim(self) -> float:
+        """Since an instance of the pool was last given away here."""
+        return time.monotonic() - self._claimed
 
     def make_warm(self) -> Object | None:
         """One more instance that waits for an owner; None where there are enough."""
