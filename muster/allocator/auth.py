@@ -6,7 +6,8 @@
 What a caller can rely on:
 - A token is accepted only for the audience that was asked for, and only when the API server has said so.
 - It is kept as its SHA-256 only, and stands in no message, no log line and no metric.
-- `seconds` after a token was revoked at the latest, it is refused: they count from when the API server was asked.
+- `seconds` after the API server refuses a token at the latest, it is refused here: they count from when it was asked.
+  (It remembers tokens itself, for some ten seconds.)
 - Who asks for a token at the same time waits for one review. Refusals are kept shorter, and apart: whoever sends tokens
   without end drives out none that are good.
 """

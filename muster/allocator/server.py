@@ -24,7 +24,7 @@ import prometheus_client
 from aiohttp.web import BaseRequest, Response, StreamResponse
 
 from ansible_collections.muster.coordination.plugins.module_utils.api import Object
-from ansible_collections.muster.coordination.plugins.module_utils.decisions.allocator import Caller
+from ansible_collections.muster.coordination.plugins.module_utils.decisions.allocator import Caller, Offer
 from ansible_collections.muster.coordination.plugins.module_utils.errors import Malformed
 from muster.allocator import openapi, server_page
 from muster.allocator.auth import bearer
@@ -100,6 +100,7 @@ class Server:
         self._loop = asyncio.new_event_loop()
         self._hub = Hub(allocator.offer, self._soon)
         self._connections: Connections | None = None
+        self._document: tuple[Offer, bytes] | None = None
         self._metrics = self._count(registry)
         self._began, self._ends = threading.Event(), asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="allocator http", daemon=True)
@@ -261,7 +262,6 @@ class Server:
     # ------------------------------------------------------------------------------------------ pages without a token
 
     def _open_pages(self) -> dict[str, Callable[[BaseRequest], Any]]:
-        document = dump(openapi.document(self._allocator.offer))
         files = server_page.files()
 
         async def healthz(_request: BaseRequest) -> Answer:
@@ -277,7 +277,7 @@ class Server:
             return Answer(200, await asyncio.wrap_future(collect), prometheus_client.CONTENT_TYPE_LATEST)
 
         async def described(_request: BaseRequest) -> Answer:
-            return Answer(200, document)
+            return Answer(200, self._described())
 
         def serves(file: server_page.File) -> Callable[[BaseRequest], Any]:
             async def page(request: BaseRequest) -> Answer:
@@ -290,6 +290,13 @@ class Server:
 
         own = {"/healthz": healthz, "/readyz": readyz, "/metrics": metrics, "/openapi.json": described}
         return {**{path: serves(file) for path, file in files.items()}, **own}
+
+    def _described(self) -> bytes:
+        """The OpenAPI document; of another template it is another."""
+        offer = self._allocator.offer
+        if self._document is None or self._document[0] is not offer:
+            self._document = offer, dump(openapi.document(offer))
+        return self._document[1]
 
     def _count(self, registry: prometheus_client.CollectorRegistry) -> Metrics:
         return Metrics(

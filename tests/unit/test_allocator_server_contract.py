@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 
+from ansible_collections.muster.coordination.plugins.module_utils.decisions.template import parse
 from ansible_collections.muster.coordination.tests.support.allocator_contract import contract
 from ansible_collections.muster.coordination.tests.support.allocator_server import Service
 from muster.allocator import openapi, server_wire
 from muster.allocator.server_routes import ROUTES
+
+CONFIG_ONLY = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "{{.Name}}"}}
 
 
 @pytest.fixture
@@ -83,6 +87,14 @@ def test_parameters_are_those_of_the_template(service: Service) -> None:
     assert parameters["additionalProperties"] is False
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({"parameters": {"Size": 10}}, wish)
+
+
+def test_with_another_template_it_is_another_document(service: Service) -> None:
+    before = service.ann("GET", "/openapi.json").body
+    service.allocator.offer = replace(service.offer, template=parse([CONFIG_ONLY], "template"))
+    after = service.ann("GET", "/openapi.json")
+    wish = after.json()["components"]["schemas"]["Wish"]
+    assert after.body != before and wish["properties"]["parameters"]["properties"] == {}
 
 
 def test_each_line_of_a_watch_is_what_the_document_says(service: Service) -> None:
