@@ -6,120 +6,36 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
-from ansible_collections.muster.coordination.plugins.module_utils.api import ApiError, NotFound, Put, Snapshot
+from ansible_collections.muster.coordination.plugins.module_utils.api import NotFound
 from ansible_collections.muster.coordination.plugins.module_utils.credentials import CredentialsError
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.allocator import (
     Busy,
     Caller,
     KeyBusy,
     NotOwner,
-    Offer,
     QuotaSpent,
-    make_offer,
 )
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.instance import FINALIZER
-from ansible_collections.muster.coordination.plugins.module_utils.decisions.template import parse
 from ansible_collections.muster.coordination.plugins.module_utils.errors import Malformed, MusterError, TimedOut
-from ansible_collections.muster.coordination.plugins.module_utils.verbs import allocator as verbs
 from ansible_collections.muster.coordination.plugins.module_utils.verbs import allocator_modules
-from ansible_collections.muster.coordination.plugins.module_utils.verbs.allocator import INSTANCES, publish_offer
+from ansible_collections.muster.coordination.plugins.module_utils.verbs.allocator import INSTANCES
 from ansible_collections.muster.coordination.plugins.module_utils.verbs.allocator_modules import (
     ClusterDoor,
-    Wanted,
     open_door,
-    settle,
     typed,
 )
 from ansible_collections.muster.coordination.plugins.modules import allocator_instance, allocator_instance_info
-from ansible_collections.muster.coordination.tests.support.memory_api import MemoryApi
+from ansible_collections.muster.coordination.tests.support.allocator_memory import PARAMETERS, Site
 from ansible_collections.muster.coordination.tests.support.scripted_server import ScriptedServer, say
 
 LONG = 60.0  # seconds: a deadline for what takes a moment
-PARAMETERS = {
-    "colour": {"type": "string", "default": "red", "enum": ["red", "blue"]},
-    "size": {"type": "integer", "default": 1, "minimum": 1, "maximum": 9},
-    "loud": {"type": "boolean", "default": False},
-}
-TEMPLATE = [
-    {"apiVersion": "muster.dev/v1alpha1", "kind": "InstanceTemplate", "spec": {"parameters": PARAMETERS}},
-    {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": "{{.Name}}"},
-        "data": {"all": "{{.colour}} {{.size}} {{.loud}}"},
-    },
-    {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": "{{.Name}}"},
-        "spec": {"selector": {"app": "{{.Name}}"}, "ports": [{"name": "http", "port": 80}]},
-    },
-]
-
-
-def offer(**more: Any) -> Offer:
-    said: dict[str, Any] = {"max_instances_per_user": 2, "administrators": ("root",), **more}
-    return make_offer(name="alloc", server_name="kv", template=parse(TEMPLATE, "template"), **said)
-
-
-class Site:
-    """An allocator without its server; its controller is one that has everything ready at once."""
-
-    def __init__(self) -> None:
-        self.api: Any = MemoryApi()
-        self._stop = threading.Event()
-        self.publish()
-
-    def publish(self, **more: Any) -> None:
-        publish_offer(self.api, "ns", offer(**more))
-
-    def door(self, owner: str = "alice") -> ClusterDoor:
-        return ClusterDoor(self.api, "ns", "alloc", owner)
-
-    def settle(self, state: str = "present", owner: str = "alice", **wanted: Any) -> dict[str, Any]:
-        seconds, check_mode = wanted.pop("seconds", None), wanted.pop("check_mode", False)
-        return settle(self.door(owner), state, Wanted(**wanted), seconds, check_mode=check_mode)
-
-    def names(self) -> list[str]:
-        return [each["metadata"]["name"] for each in self.api.list(INSTANCES, "ns").items]
-
-    def control(self, phase: Callable[[dict[str, Any]], str] | None = None) -> None:
-        """Begin to say of each instance that it is as it is wanted, or what `phase` says."""
-
-        def run() -> None:
-            for change in self.api.follow(INSTANCES, "ns", stop=self._stop):
-                for obj in change.items if isinstance(change, Snapshot) else [change.obj]:
-                    if isinstance(change, Snapshot | Put):
-                        with suppress(ApiError):
-                            self._look(obj["metadata"]["name"], phase)
-
-        threading.Thread(target=run, daemon=True).start()
-
-    def _look(self, name: str, phase: Callable[[dict[str, Any]], str] | None) -> None:
-        obj = self.api.get(INSTANCES, name, "ns")
-        if obj["metadata"].get("deletionTimestamp"):
-            verbs.close(verbs.Ledgers(self.api, "ns", "alloc"), obj)
-            verbs.release(verbs.Ledgers(self.api, "ns", "alloc"), obj)
-            self.api.replace(INSTANCES, {**obj, "metadata": {**obj["metadata"], "finalizers": []}})
-        elif FINALIZER not in obj["metadata"].get("finalizers", []):
-            self.api.replace(INSTANCES, {**obj, "metadata": {**obj["metadata"], "finalizers": [FINALIZER]}})
-        else:
-            told = phase(obj) if phase else "Suspended" if obj["spec"]["suspended"] else "Ready"
-            status = {"phase": told, "message": "so it is said"}
-            if obj.get("status") != status:
-                self.api.replace(INSTANCES, {**obj, "status": status}, "status")
-
-    def close(self) -> None:
-        self._stop.set()
 
 
 @pytest.fixture
