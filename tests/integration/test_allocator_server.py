@@ -47,6 +47,15 @@ def definition(api: Api) -> None:
     install(api, ROOT / "charts/allocator/crds/instances.yaml")
 
 
+def token_of(kubeconfig: str, namespace: str, name: str, *more: str, audience: str = AUDIENCE) -> str:
+    """Of a ServiceAccount, by the TokenRequest API."""
+    command = ["kubectl", "--kubeconfig", kubeconfig, "--namespace", namespace, "create", "token", name]
+    command += [f"--audience={audience}"] if audience else []
+    done = subprocess.run([*command, *more], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
 class Site:
     """An allocator in a namespace, served, and the ServiceAccounts alice, bob and root, of whom root administers."""
 
@@ -77,12 +86,7 @@ class Site:
         return f"system:serviceaccount:{self.namespace}:{name}"
 
     def token(self, name: str, *more: str, audience: str = AUDIENCE) -> str:
-        """Of a ServiceAccount, by the TokenRequest API."""
-        command = ["kubectl", "--kubeconfig", self._kubeconfig, "--namespace", self.namespace, "create", "token", name]
-        command += [f"--audience={audience}"] if audience else []
-        done = subprocess.run([*command, *more], capture_output=True, text=True, timeout=60, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
+        return token_of(self._kubeconfig, self.namespace, name, *more, audience=audience)
 
     def status(self, token: str) -> int:
         return Client(self.server.port, token)("GET", "/v1/instances").status
