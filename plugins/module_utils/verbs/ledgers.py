@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from ansible_collections.muster.coordination.plugins.module_utils.api import CONFIGMAPS, Api, NotFound
 from ansible_collections.muster.coordination.plugins.module_utils.commit import UNREAD, commit
@@ -37,6 +37,13 @@ class _Asked(Generic[Verdict]):
         self.is_done = False
 
 
+class _Known(NamedTuple):
+    """A ConfigMap, and what it says: a long one is not read anew for each write."""
+
+    obj: Object
+    ledger: Ledger
+
+
 class Ledgers:
     """All ledgers of one allocator. For several threads."""
 
@@ -44,7 +51,7 @@ class Ledgers:
         self.api, self._namespace, self._allocator, self._timeout = api, namespace, allocator, timeout
         self._waiting: dict[str, list[_Asked[Any]]] = {}  # by the name of the ConfigMap
         self._busy: set[str] = set()
-        self._latest: OrderedDict[str, Object] = OrderedDict()  # as they were after our last writes
+        self._latest: OrderedDict[str, _Known] = OrderedDict()  # as they were after our last writes
         self._news = threading.Condition()
         self.writes = 0  # commits that were asked for, each of one change or more
 
@@ -58,7 +65,8 @@ class Ledgers:
     def remembered(self, owner: str) -> Ledger | None:
         """As this process has written it last; None where it has not. Others may have written since."""
         with self._news:
-            return _read(self._latest.get(self.name(owner)))
+            known = self._latest.get(self.name(owner))
+            return known.ledger if known else None
 
     def all(self) -> list[Ledger]:
         """Every owner's. Raises Malformed."""
@@ -101,8 +109,13 @@ class Ledgers:
     def _write(self, name: str, owner: str, group: list[_Asked[Any]]) -> None:
         self.writes += 1
 
+        with self._news:
+            known = self._latest.pop(name, None)
+        after: Ledger | None = None
+
         def decide(there: Object | None) -> tuple[Object | None, list[Any]]:
-            before = after = _read(there)
+            nonlocal after
+            before = after = known.ledger if known and there is known.obj else _read(there)
             verdicts = []
             for each in group:
                 after, verdict = each.change(after)
@@ -111,13 +124,12 @@ class Ledgers:
                 return there, verdicts
             return self._written(there, name, owner, after), verdicts
 
-        with self._news:
-            seen = self._latest.pop(name, UNREAD)
+        seen = known.obj if known else UNREAD
         done = commit(self.api, CONFIGMAPS, name, self._namespace, decide, timeout=self._timeout, seen=seen)
         verdicts = done.verdict
         with self._news:
-            if done.after is not None:
-                self._latest[name] = done.after
+            if done.after is not None and after is not None:
+                self._latest[name] = _Known(done.after, after)
             while len(self._latest) > REMEMBERED:
                 self._latest.popitem(last=False)
         for each, verdict in zip(group, verdicts, strict=True):
