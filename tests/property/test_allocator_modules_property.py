@@ -33,6 +33,16 @@ def outcome(site: Site, wish: dict[str, Any], **more: Any) -> tuple[Any, ...]:
         return type(error), str(error)
 
 
+def check(wish: dict[str, Any], after: dict[str, Any]) -> None:
+    """What there is, is what was asked for."""
+    assert after["suspended"] == (wish["state"] == "suspended")
+    for name, value in wish.get("parameters", {}).items():
+        assert str(after["parameters"][name]) == str(value)
+    for group, names in wish.get("access", {}).items():
+        assert names is None or after["access"][group] == names
+    assert wish.get("storage") in (None, after["storage"])
+
+
 def states(site: Site) -> list[Any]:
     return [(each["metadata"]["name"], each["spec"]) for each in site.all()]
 
@@ -49,6 +59,8 @@ def test_check_mode_tells_what_is_done_and_a_second_run_does_nothing(wishes: lis
         assert done == planned
         if isinstance(done[0], type):
             assert states(site) == before
+        elif wish["state"] != "absent":
+            check(wish, done[2])
         site.look()
         after = states(site)
         again = outcome(site, wish)
