@@ -174,7 +174,7 @@ class Tab:
         deadline = time.monotonic() + self.seconds
         while not (found := true()):
             assert time.monotonic() < deadline, f"waited {self.seconds} s until {what}; the page is:\n{self.text}"
-            time.sleep(0.03)
+            time.sleep(0.05)
         return found
 
     @property

@@ -276,6 +276,7 @@ def test_many_can_be_filtered(tab: Tab, server: StandIn) -> None:
 def test_a_lost_connection_is_said_and_made_again(tab: Tab, server: StandIn) -> None:
     server.put(instance(ONE))
     server.put(instance(TWO))
+    tab.window(400, 400)  # there is more than can be seen at once
     tab.sign_in()
     away = refusal(503, "unavailable", "no API server", {"Retry-After": "20"})
     server.plan("GET", "/v1/instances", away)
@@ -285,6 +286,7 @@ def test_a_lost_connection_is_said_and_made_again(tab: Tab, server: StandIn) -> 
     tab.until("it is said", lambda: tab.text_of("#link-text") == "Not live")
     tab.announces("The connection is lost")
     assert tab.names == [ONE, TWO]  # what was known
+    assert tab.run("return document.getElementById('lost').getBoundingClientRect().bottom <= innerHeight")
     tab.until("it pauses for as long as it is told", lambda: re.search(r"in (20|19|18) seconds", tab.text_of("#lost")))
     assert tab.text_of("#lost-why") == "The service can't reach its cluster."
     tab.press("Try now")
