@@ -421,7 +421,7 @@ class Claim(Scenario):
     def redo(self, site: Site, process: Process) -> None:
         self.act(site, process)
         process.sweep()
-        process.warm.keep(Reign())
+        site.process().warm.keep(Reign())  # the one who has just claimed would wait for more who claim
         site.settle(process, "Ready")
         owners = sorted(obj["spec"]["owner"] for obj in site.instances())
         assert owners == ["", ANN.name], "one is hers, and another one waits"

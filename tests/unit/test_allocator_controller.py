@@ -45,7 +45,7 @@ from ansible_collections.muster.coordination.tests.support.allocator_lab import 
     writes_of,
 )
 from ansible_collections.muster.coordination.tests.support.memory_api import MemoryApi
-from muster.allocator import controller
+from muster.allocator import controller, warm
 from muster.frame.authority import Superseded
 
 Object = dict[str, Any]
@@ -402,6 +402,26 @@ def test_a_reservation_that_has_changed_begins_its_minute_anew() -> None:
     assert len(process.sweep(60)) == 1
 
 
+def test_a_place_that_another_request_has_by_now_stays() -> None:
+    """Under the same name: what was looked at is the entry, not the name."""
+    where = site()
+    process = where.process()
+    reserve(where, process, ANN.name, "kv-1")
+    process.sweep()
+
+    def step_in() -> None:
+        if process.api.api.requests[-1:] == ["list instances/muster.dev/allocator=kv"]:
+            process.api.before_read = None
+            ledgers = where.process().allocator.ledgers
+            ledgers.change(ANN.name, lambda ledger: (ledgers_.release(ledger, "kv-1"), None))
+            request = Request(ANN.name, "another", "d", "kv-1")
+            ledgers.change(ANN.name, lambda ledger: ledgers_.reserve(ledger, request, 9))
+
+    process.api.before_read = step_in
+    assert process.sweep(61) == [] and process.api.before_read is None
+    assert "kv-1" in where.ledgers()[ANN.name]
+
+
 def test_of_a_request_that_wakes_after_its_place_was_given_up_nothing_is_made() -> None:
     """It goes on with an Instance that no ledger holds; who asks again gets one."""
     where = site()
@@ -554,7 +574,7 @@ def test_the_pool_is_filled_and_never_too_full() -> None:
     assert len(where.phases()) == 2
 
 
-def test_one_that_is_claimed_is_replaced() -> None:
+def test_one_that_is_claimed_is_replaced_when_no_more_are_claimed() -> None:
     where = site(warm=1)
     process = where.process()
     process.warm.keep(Reign())
@@ -562,6 +582,10 @@ def test_one_that_is_claimed_is_replaced() -> None:
     (name,) = where.phases()
     made = process.allocator.create(ANN, "k", Wish())
     assert made.instance["metadata"]["name"] == name
+    process.allocator.seconds_since_claim = lambda: warm.BURST_SECONDS / 2  # type: ignore[method-assign]
+    process.warm.keep(Reign())
+    assert len(where.phases()) == 1
+    process.allocator.seconds_since_claim = lambda: warm.BURST_SECONDS  # type: ignore[method-assign]
     process.warm.keep(Reign())
     where.settle(process, "Ready")
     assert len(where.phases()) == 2 and where.judge() == []
@@ -572,7 +596,7 @@ def test_of_an_older_template_those_are_replaced_that_nobody_has() -> None:
     process = where.process()
     process.warm.keep(Reign())
     where.settle(process, "Ready")
-    process.allocator.create(ANN, "k", Wish())
+    where.process().allocator.create(ANN, "k", Wish())
     process.warm.keep(Reign())
     where.settle(process, "Ready")
     text = offer().template
