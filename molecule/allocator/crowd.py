@@ -13,6 +13,9 @@ crowd.py judge JSON
     Waits until all is at rest, and judges: instances, what is made for them, and ledgers are exactly those that were
     `promised` (by default to these users, in the last storm), and the disks those and the `kept` ones.
 
+crowd.py empty JSON
+    Of all that an allocator has in its namespace nothing is left but the disks that are `kept`.
+
 crowd.py write JSON, crowd.py read JSON
     Writes `value` into `instance`, or reads it until it is this: what is there is what a Pod has that has just come.
 
@@ -41,7 +44,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ansible_collections.muster.coordination.plugins.module_utils.api import CONFIGMAPS, PODS, Api, Object
+from ansible_collections.muster.coordination.plugins.module_utils.api import (
+    CONFIGMAPS,
+    LEASES,
+    PODS,
+    Api,
+    Object,
+    Resource,
+)
 from ansible_collections.muster.coordination.plugins.module_utils.credentials import Credentials
 from ansible_collections.muster.coordination.plugins.module_utils.decisions import ledger as ledgers
 from ansible_collections.muster.coordination.plugins.module_utils.verbs.allocator import DISKS, INSTANCES, resource_of
@@ -55,6 +65,15 @@ LOOK_SECONDS = 0.2
 FINAL = (200, 201, 400, 403, 422)  # of a creation; what else comes is asked again
 SERVICES = resource_of("v1", "Service")
 MADE = (DISKS, resource_of("apps/v1", "Deployment"), SERVICES, resource_of("networking.k8s.io/v1", "NetworkPolicy"))
+DEPLOYED = (
+    PODS,
+    CONFIGMAPS,
+    LEASES,
+    INSTANCES,
+    resource_of("apps/v1", "StatefulSet"),
+    resource_of("policy/v1", "PodDisruptionBudget"),
+    Resource("v1", "serviceaccounts", "ServiceAccount"),
+)
 PROMISED = Path("/tmp/promised.json")
 OWN = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
@@ -215,6 +234,18 @@ def wrong_ledgers(api: Api, namespace: str, instances: Mapping[str, Object]) -> 
     return wrong
 
 
+def empty(api: Api, asked: Asked) -> int:
+    others = ("kube-root-ca.crt", "default")  # every namespace has them
+    left = {
+        f"{resource.kind} {each['metadata']['name']}"
+        for resource in (*MADE, *DEPLOYED)
+        for each in api.list(resource, asked.namespace).items
+        if each["metadata"]["name"] not in others
+    }
+    wrong = sorted(left ^ {f"{DISKS.kind} {name}" for name in asked.kept})
+    return say(asked, [f"{each}: it is left, or was to be" for each in wrong])
+
+
 def write(api: Api, asked: Asked) -> int:
     status, body = value_at(api, asked, "PUT")
     return say(asked, [] if status in (200, 201) else [f"{status}: {body!r}"])
@@ -297,6 +328,8 @@ def main(arguments: list[str]) -> int:
             return storm(api, asked)
         case "judge":
             return judge(api, asked)
+        case "empty":
+            return empty(api, asked)
         case "write":
             return write(api, asked)
         case "read":
