@@ -152,7 +152,7 @@ def test_create_waits_until_it_is_ready(run: Run) -> None:
 def test_a_wait_in_vain_has_a_status_of_its_own(run: Run) -> None:
     states = [("ADDED", instance(phase="Creating")), ("BOOKMARK", None)]
     with ScriptedServer(say(201, instance()), changes(*states)) as server:
-        status, out, err = run(server, "create", "--wait", "--timeout", "0.3")
+        status, out, err = run(server, "create", "--wait", "--timeout", "2")
     assert (status, out) == (5, "kv-1\n")
     assert "to be Ready in vain; last seen: Creating" in err
 

@@ -217,7 +217,7 @@ def test_only_its_owner_and_administrators_destroy_it(site: Site) -> None:
 def test_a_wait_in_vain_says_what_it_saw_last(site: Site) -> None:
     site.control(lambda _obj: "Creating")
     with pytest.raises(TimedOut, match="to be Ready in vain; last seen: Creating: so it is said"):
-        site.settle(key="ci", seconds=1.0)
+        site.settle(key="ci", seconds=2.0)
     assert len(site.names()) == 1
 
 
