@@ -19,6 +19,15 @@ from ansible_collections.muster.coordination.tests.support.allocator_lab import 
 from ansible_collections.muster.coordination.tests.support.allocator_site import AllocatorSite
 
 EXAMPLE = Path(__file__).parents[2] / "charts" / "allocator" / "examples" / "key-value.yaml"
+LOSE_AN_ANSWER = """
+const real = fetch;
+window.fetch = async (path, options) => {
+  const answer = await real(path, options);
+  if (options.method !== "POST") return answer;
+  window.fetch = real;
+  throw new TypeError("lost");
+};
+"""
 LONG = 60  # seconds: for what controllers do in a moment, where others keep the machine busy
 
 
@@ -106,8 +115,14 @@ def test_an_instance_from_its_creation_to_its_end(page: Tab, site: AllocatorSite
     kept = api.get(DISKS, one, site.namespace)["metadata"]["uid"]
     assert kept != disk
 
-    create(page)
+    page.run(LOSE_AN_ANSWER)
+    page.click("#new")
+    page.press("Create")
+    page.says("Perhaps it was made all the same.")
+    page.press("Create")
+    page.until("there is an answer", lambda: not page.is_seen("dialog"))
     page.says("2 of 2 used by you")
+    assert len(page.names) == len(api.list(INSTANCES, site.namespace).items) == 2
     page.click("#new")
     page.press("Create")
     page.says("You have used 2 of 2. Destroy an instance to make room for another.")
