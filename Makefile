@@ -88,6 +88,12 @@ test-mutants: $(VENV_STAMP) ## planted bugs: each is caught by the first suite t
 	$(PYTHON) -m bench.soak --grants 200 --minutes 0.3 \
 	    --plant no-capacity-check --plant old-fence --plant works-after-release
 
+.PHONY: test-browser
+test-browser: $(VENV_STAMP) ## the allocator's page in a real Chromium, on a stand-in and on a real allocator
+	scripts/browser.sh
+	$(CLUSTER) up --level control-plane
+	$(ON_CONTROL_PLANE) $(PYTEST) tests/browser
+
 .PHONY: test-molecule
 test-molecule: image ## role, chart and sidecar on real Pods
 	$(ON_NODE) molecule test --all

@@ -47,6 +47,7 @@ PARTS = (
     Part("test-cluster", "the embedded cluster: start, stop, crash, two side by side", ("cluster-install",)),
     Part("test-integration", "client, modules and sidecar on a real kube-apiserver", ("cluster-install",)),
     Part("test-mutants", "planted bugs, each of them caught", ("cluster-install",)),
+    Part("test-browser", "the allocator's page in a real browser", ("cluster-install",)),
     Part("image", "the image, loaded into a real node", ("build", "cluster-install")),
     Part("test-molecule", "role, chart and sidecar on real Pods", ("image",)),
     Part("test-installed", "the playbook out of the installed tarball, from a terminal and as AWX does", ("image",)),
