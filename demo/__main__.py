@@ -21,6 +21,8 @@ from ansible_collections.muster.coordination.plugins.module_utils.api import Api
 from ansible_collections.muster.coordination.plugins.module_utils.credentials import Credentials
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.semaphore import said
 from ansible_collections.muster.coordination.plugins.module_utils.errors import MusterError
+from demo.allocator import NAME as ALLOCATOR
+from demo.allocator import Allocations
 from demo.machines import NAME as VM_OPERATOR
 from demo.machines import Machines
 from demo.stage import Stage, environment, heading
@@ -143,6 +145,7 @@ class Demo(Stage):
             (f"{namespaced} edit configmap {self._name}", "change distributor_capacity"),
             (f"muster leaders --namespace {VM_OPERATOR}", "who leads the operator, and since when"),
             (f"muster swarm status --namespace {SWARM_OPERATOR}", "who has which jobs"),
+            (f"kubectl -n {ALLOCATOR} get instances", "who has which instances"),
             ("python -m demo", "once more"),
         ):
             print(f"  {line:60}  # {why}")
@@ -150,6 +153,7 @@ class Demo(Stage):
         print(f"  {'make distributor_delete':60}  # the workload and its namespace")
         print(f"  {'ansible-playbook playbooks/vm_operator.yml -e vm_operator_state=absent':60}  # the operator")
         print(f"  {'ansible-playbook playbooks/swarm_operator.yml -e swarm_operator_state=absent':60}  # the other one")
+        print(f"  {'ansible-playbook playbooks/allocator.yml -e allocator_state=absent':60}  # and the allocator")
         print(f"  {'make cluster-down':60}  # the cluster, if made for this")
 
     # ------------------------------------------------------------------------------------------ tools
@@ -197,6 +201,7 @@ def main() -> int:
         Demo(api, args.namespace, "tickets", args.timeout, engine="tickets", share=3).run_tickets()
         Machines(api, args.timeout).run()
         Swarm(api, args.timeout).run()
+        Allocations(api, args.timeout).run()
         demo.close(view)
     except (MusterError, ApiError) as error:
         print(f"\ndemo: {error}", file=sys.stderr)
