@@ -80,6 +80,7 @@ test-integration: $(VENV_STAMP) ## client, modules and sidecar on a real kube-ap
 	$(CLUSTER) up --level control-plane
 	$(ON_CONTROL_PLANE) $(PYTEST) --numprocesses 2 --dist loadgroup tests/integration
 	$(PYTHON) -m bench.soak --grants 1500 --minutes 1
+	$(PYTHON) -m bench.allocator --quick --part limit --name muster-cp
 
 .PHONY: test-mutants
 test-mutants: $(VENV_STAMP) ## planted bugs: each is caught by the first suite that is said to catch it (make soak: by all)

@@ -74,7 +74,7 @@ class Scale:
     peer_rounds: int = 20
 
 
-QUICK = Scale(200, 10, 2, 60, 1, 5, 64, 3)
+QUICK = Scale(200, 10, 2, 60, 1, 3, 256, 1)
 
 
 class Answer(NamedTuple):
