@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, Muster contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`python -m bench`: all figures; semaphore, failover, cache, placement, allocator and module_time have options of their own."""
+"""`python -m bench`: all figures; each of semaphore, failover, cache, placement, allocator, module_time has options."""
 
 from __future__ import annotations
 
