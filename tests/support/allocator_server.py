@@ -28,6 +28,7 @@ from muster.allocator.auth import Unauthenticated
 from muster.allocator.server import Server
 
 NAMESPACE = "ns"
+SILENCE = 12.0  # seconds, less than there are between two bookmarks
 DECLARATION = {
     "apiVersion": "muster.dev/v1alpha1",
     "kind": "InstanceTemplate",
@@ -114,8 +115,9 @@ class Client:
 
     @contextmanager
     def watching(self, query: str = "watch=true", token: str | None = None) -> Iterator[Iterator[Any]]:
-        """The lines of a watch, parsed."""
+        """The lines of a watch, parsed. It fails where nothing comes for a while."""
         with closing(self._connection()) as connection:
+            connection.timeout = SILENCE
             bearer = {"Authorization": f"Bearer {self.token if token is None else token}"}
             connection.request("GET", f"/v1/instances?{query}", None, bearer)
             with closing(connection.getresponse()) as response:

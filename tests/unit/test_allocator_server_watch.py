@@ -10,6 +10,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -20,7 +21,8 @@ from muster.allocator import server_connections, server_watch
 from muster.allocator.auth import NotReviewed
 from muster.allocator.server_watch import Hub, Watcher
 
-SOON = 0.1  # seconds between bookmarks, where a test waits for one
+SOON = 0.05  # seconds between bookmarks, where a test waits for one
+BOOKMARKS = 60  # and how many lines it waits
 
 
 @pytest.fixture
@@ -41,13 +43,21 @@ def say(service: Service, name: str, words: str) -> None:
 
 
 def heard(lines: Iterator[Any], number: int) -> list[tuple[str, str]]:
-    """The next events, but for bookmarks: type and name."""
+    """The next events, but for bookmarks, of which there come only so many: type and name."""
     found: list[tuple[str, str]] = []
-    while len(found) < number:
-        line = next(lines)
+    for line in islice(lines, BOOKMARKS):
         if line["type"] != "BOOKMARK":
             found.append((line["type"], line["instance"]["name"]))
-    return found
+            if len(found) == number:
+                return found
+    raise AssertionError(f"only these came: {found}")
+
+
+def ending(lines: Iterator[Any]) -> list[Any]:
+    """All that is left, but for bookmarks; it has to end."""
+    found = list(islice(lines, BOOKMARKS))
+    assert len(found) < BOOKMARKS, "it goes on"
+    return [line for line in found if line["type"] != "BOOKMARK"]
 
 
 def beginning(lines: Iterator[Any]) -> list[str]:
@@ -187,8 +197,7 @@ def test_a_token_that_is_revoked_ends_its_watch() -> None:
         beginning(lines)
         del service.tokens.callers["ann"]
         created(service, service.bob)
-        last = [line for line in lines if line["type"] != "BOOKMARK"]
-        assert [line["type"] for line in last] == ["urn:muster:allocator:unauthenticated"]
+        assert [line["type"] for line in ending(lines)] == ["urn:muster:allocator:unauthenticated"]
     service.close()
 
 
@@ -197,8 +206,7 @@ def test_a_watch_of_whom_nobody_can_say_who_it_is_any_more_is_ended() -> None:
     with service.ann.watching() as lines:
         beginning(lines)
         service.tokens.error = NotReviewed("away")
-        last = [line for line in lines if line["type"] != "BOOKMARK"]
-        assert [line["type"] for line in last] == ["urn:muster:allocator:unavailable"]
+        assert [line["type"] for line in ending(lines)] == ["urn:muster:allocator:unavailable"]
     service.close()
 
 
@@ -219,7 +227,7 @@ def test_who_is_no_administrator_any_more_watches_everything_no_more() -> None:
     with service.eve.watching("watch=true&all=true") as lines:
         beginning(lines)
         service.tokens.callers["eve"] = Caller("eve")
-        assert [line["status"] for line in lines if line["type"] != "BOOKMARK"] == [401]
+        assert [line["status"] for line in ending(lines)] == [401]
     service.close()
 
 
@@ -264,3 +272,11 @@ def test_changes_that_nobody_has_taken_yet_are_one_for_each_instance(service: Se
     for number in range(1000):
         hub.changed(f"ns/{number % 3}", None)
     assert len(calls) == 1 and len(hub._changes) == 3
+
+
+def test_what_a_watcher_is_behind_is_bounded(service: Service) -> None:
+    watcher = Watcher(Caller("ann"), False)
+    for number in range(server_watch.QUEUED + 1):
+        watcher.tell(b"%d" % number)
+        assert len(watcher._lines) <= server_watch.QUEUED
+    assert watcher.end is not None and watcher.take() == []
