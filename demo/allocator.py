@@ -133,7 +133,10 @@ class Allocations(Stage):
     def _quietly(self, user: str, *arguments: str, ends: int = 0) -> str:
         self.acted = time.monotonic()
         typed = [sys.executable, "-m", "muster.allocator.client_cli", *self._options[user], *arguments]
-        done = subprocess.run(typed, capture_output=True, text=True, timeout=self.timeout, check=False)
+        try:
+            done = subprocess.run(typed, capture_output=True, text=True, timeout=self.timeout, check=False)
+        except subprocess.TimeoutExpired:
+            raise TimedOut(f"waited {self.timeout:g} s for `allocator {shlex.join(arguments)}`") from None
         if done.returncode != ends:
             said = done.stderr.strip() or done.stdout.strip()
             raise MusterError(f"`allocator {shlex.join(arguments)}` ended with {done.returncode}, not {ends}: {said}")
@@ -147,9 +150,8 @@ class Allocations(Stage):
         for disk in self._disks():
             self.kubectl_quietly("delete", "pvc", disk["metadata"]["name"], wait)
         self.command(["kubectl", "delete", "namespace", PEOPLE, "--ignore-not-found", wait])
-        for volume in self._api.list(VOLUMES, label_selector=OURS).items:
-            if volume["status"].get("phase") == "Released":
-                self._api.delete(VOLUMES, volume["metadata"]["name"])
+        for volume in self._volumes("Released"):
+            self._api.delete(VOLUMES, volume["metadata"]["name"])
 
     # ------------------------------------------------------------------------------------------ what they wrote
 
@@ -195,8 +197,7 @@ class Allocations(Stage):
         classes = self._api.list(CLASSES).items
         if any((each["metadata"].get("annotations") or {}).get(DEFAULT) == "true" for each in classes):
             return
-        free = [each for each in self._api.list(VOLUMES, label_selector=OURS).items if is_free(each)]
-        if len(free) >= len(USERS):
+        if len(self._volumes("Available")) >= len(USERS):
             return
         node = next(each for each in self._api.list(NODES).items if not each["spec"].get("taints"))
         name = f"demo-{secrets.token_hex(3)}"
@@ -216,6 +217,15 @@ class Allocations(Stage):
         self.kubectl_quietly(*done, f"--timeout={self.timeout:.0f}s")
         self.kubectl_quietly("delete", "pod", f"{name}-disks")
         print(f"  This cluster makes no disks itself: {disks['number']} were made, on one node.")
+
+    def _volumes(self, phase: str) -> list[Object]:
+        """Those that were made here, for no class, and are at this."""
+        made = [
+            each
+            for each in self._api.list(VOLUMES, label_selector=OURS).items
+            if not each["spec"].get("storageClassName")
+        ]
+        return [each for each in made if each["status"].get("phase") == phase]
 
     def _disks(self) -> list[Object]:
         """Those of these users, also kept ones."""
@@ -263,7 +273,3 @@ class Allocations(Stage):
 def account(user: str) -> str:
     """As the API server knows the user."""
     return f"system:serviceaccount:{PEOPLE}:{user}"
-
-
-def is_free(volume: Object) -> bool:
-    return bool(volume["status"].get("phase") == "Available")
