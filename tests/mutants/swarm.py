@@ -197,7 +197,6 @@ MUTANTS = (
         "        if hold.awaits and goes_on:\n",
         "        if False:\n",
         UNIT,
-        PROPERTY,
     ),
     planted(
         "who is restarted for each change gets its jobs one by one",
@@ -291,7 +290,6 @@ MUTANTS = (
         "let_go = [name for name in shares if _lets_go(config, name) and not jobs_of(config, name)]",
         "let_go: list[str] = []",
         POOL_UNIT,
-        POOL_PROPERTY,
     ),
     planted(
         "a share that is on its way to one is promised to another",
@@ -318,7 +316,6 @@ MUTANTS = (
         "if not (pod.is_ending or pod.has_ended)\n",
         "if not pod.has_ended\n",
         POOL_UNIT,
-        POOL_PROPERTY,
     ),
     planted(
         "a Pod is a worker before it is ready",
