@@ -417,6 +417,7 @@ def test_a_place_that_another_request_has_by_now_stays() -> None:
             request = Request(ANN.name, "another", "d", "kv-1")
             ledgers.change(ANN.name, lambda ledger: ledgers_.reserve(ledger, request, 9))
 
+    where.api.requests.clear()
     process.api.before_read = step_in
     assert process.sweep(61) == [] and process.api.before_read is None
     assert "kv-1" in where.ledgers()[ANN.name]
