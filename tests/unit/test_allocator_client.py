@@ -38,7 +38,11 @@ from ansible_collections.muster.coordination.plugins.module_utils.client.allocat
     token_in,
     token_of,
 )
-from ansible_collections.muster.coordination.plugins.module_utils.credentials import Credentials, CredentialsError
+from ansible_collections.muster.coordination.plugins.module_utils.credentials import (
+    Credentials,
+    CredentialsError,
+    Tls,
+)
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.allocator import (
     REFUSALS,
     Busy,
@@ -369,8 +373,10 @@ def test_whom_the_ca_file_names_is_trusted_and_nobody_else(tmp_path: Path) -> No
         url = over_tls(server, path)
         assert AllocatorClient(url, token, tls=tls_of(str(path))).get("a") == instance()
         assert AllocatorClient(url, token, tls=tls_of(None, verify=False)).get("a") == instance()
-        with pytest.raises(NoAllocator, match=r"is not trusted: certificate verify failed.*name the CA"):
-            AllocatorClient(url, token).get("a")
+        other = certificate(tmp_path, "127.0.0.2")
+        for tls in (Tls(), tls_of(None), tls_of(str(other))):
+            with pytest.raises(NoAllocator, match=r"is not trusted: certificate verify failed.*name the CA"):
+                AllocatorClient(url, token, tls=tls).get("a")
 
 
 def test_a_certificate_for_another_address_is_not_trusted(tmp_path: Path) -> None:
@@ -392,7 +398,8 @@ def event(kind: str, name: str = "", **more: Any) -> dict[str, Any]:
 
 
 def taken(changes: Any, number: int) -> list[Any]:
-    return [next(changes) for _number in range(number)]
+    """Kinds and contents: as tuples, a Put and a Removed of the same would be equal."""
+    return [(type(change), *change) for change in (next(changes) for _number in range(number))]
 
 
 def test_a_watch_goes_on_where_its_server_is_replaced() -> None:
@@ -401,17 +408,17 @@ def test_a_watch_goes_on_where_its_server_is_replaced() -> None:
     with ScriptedServer(stream(*first), problem("overloaded", 503), reset, stream(*second, hang)) as server:
         changes = client_of(server).watch()
         assert taken(changes, 2) == [
-            Snapshot([instance("a"), instance("b")]),
-            Put(instance("a", phase="Suspended")),
+            (Snapshot, [instance("a"), instance("b")]),
+            (Put, instance("a", phase="Suspended")),
         ]
-        assert [type(change) for change in taken(changes, 2)] == [Trouble, Trouble]
-        assert taken(changes, 2) == [Snapshot([instance("a")]), Removed(instance("a"))]
+        assert [kind for kind, *_content in taken(changes, 2)] == [Trouble, Trouble]
+        assert taken(changes, 2) == [(Snapshot, [instance("a")]), (Removed, instance("a"))]
 
 
 @pytest.mark.parametrize("line", [b"[]\n", b"{}\n", b'{"type": "NEWS", "instance": {"name": "a"}}\n', b"x\n"])
 def test_what_is_no_event_is_trouble(line: bytes) -> None:
     with ScriptedServer(stream(line), stream(event("BOOKMARK"), hang)) as server:
-        assert [type(change) for change in taken(client_of(server).watch(), 2)] == [Trouble, Snapshot]
+        assert [kind for kind, *_content in taken(client_of(server).watch(), 2)] == [Trouble, Snapshot]
 
 
 def test_what_only_a_person_mends_ends_a_watch_that_never_stood() -> None:
@@ -440,7 +447,9 @@ def test_what_no_watch_tells_of_is_looked_at() -> None:
     lines = [stream(event("BOOKMARK"), hang), say(200, instance("a", phase="Creating")), say(200, instance("a"))]
     with ScriptedServer(*lines, problem("not-found", 404)) as server:
         followed = client_of(server).follow("a", time.monotonic() + 60)
-        assert [each and each["phase"] for each in taken(followed, 3)] == ["Creating", "Ready", None]
+        assert next(followed) == instance("a", phase="Creating")
+        assert next(followed) == instance("a")
+        assert next(followed) is None
 
 
 def test_what_is_gone_when_it_is_followed_is_told() -> None:
