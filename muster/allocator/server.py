@@ -87,7 +87,7 @@ class Server:
         From then on `changed` says what happens to them. `tls` are files: a certificate's chain, and its key.
         """
         self._allocator, self._reviewer, self._instances, self._is_ready = allocator, reviewer, instances, is_ready
-        self._bookmark_seconds = bookmark_seconds
+        self._bookmark_seconds, self._leave_seconds = bookmark_seconds, LEAVE_SECONDS
         self._certificate = Certificate(*tls) if tls else None
         self._calls, self._reviews = Pool("call", THREADS, WAITING), Pool("review", *REVIEWS)
         self._aside = Pool("aside", 2, 64)
@@ -125,8 +125,6 @@ class Server:
         self._metrics.close()
 
     # ------------------------------------------------------------------------------------------ its thread
-
-    _leave_seconds = LEAVE_SECONDS
 
     def _soon(self, call: Callable[[], object]) -> None:
         with suppress(RuntimeError):  # it has ended

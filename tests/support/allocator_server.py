@@ -28,7 +28,7 @@ from muster.allocator.auth import Unauthenticated
 from muster.allocator.server import Server
 
 NAMESPACE = "ns"
-SILENCE = 12.0  # seconds, less than there are between two bookmarks
+SILENCE = 8.0  # seconds for something to come; less than there are between two bookmarks
 DECLARATION = {
     "apiVersion": "muster.dev/v1alpha1",
     "kind": "InstanceTemplate",
@@ -79,6 +79,7 @@ class Client:
 
     def __init__(self, port: int, token: str = "", context: ssl.SSLContext | None = None) -> None:
         self.port, self.token, self.context = port, token, context
+        self.timeout = SILENCE
 
     def __call__(
         self,
@@ -106,7 +107,7 @@ class Client:
 
     def raw(self, *pieces: bytes) -> Reply:
         """What is answered to these bytes, whatever they are."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=30) as sock:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=self.timeout) as sock:
             for piece in pieces:
                 sock.sendall(piece)
             response = http.client.HTTPResponse(sock)
@@ -117,7 +118,6 @@ class Client:
     def watching(self, query: str = "watch=true", token: str | None = None) -> Iterator[Iterator[Any]]:
         """The lines of a watch, parsed. It fails where nothing comes for a while."""
         with closing(self._connection()) as connection:
-            connection.timeout = SILENCE
             bearer = {"Authorization": f"Bearer {self.token if token is None else token}"}
             connection.request("GET", f"/v1/instances?{query}", None, bearer)
             with closing(connection.getresponse()) as response:
@@ -126,8 +126,8 @@ class Client:
 
     def _connection(self) -> http.client.HTTPConnection:
         if self.context:
-            return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=30, context=self.context)
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+            return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=self.timeout, context=self.context)
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=self.timeout)
 
 
 def _reply(response: http.client.HTTPResponse) -> Reply:

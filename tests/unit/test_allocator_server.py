@@ -261,14 +261,14 @@ def sent(service: Service, content: bytes, *headers: bytes) -> Reply:
         (b'{"a":' * 17 + b"1" + b"}" * 17, "16 deep"),
         (b"[" * 60_000, "16 deep"),
         (b"a: &a [x]\nb: [*a, *a]\n", "not JSON"),
-        (b'"' + b'\\"' * 30_000, "not JSON"),
+        (b'"' + b'\\"' * 12_000, "not JSON"),
     ],
 )
 def test_json_is_taken_by_the_letter(service: Service, content: bytes, words: str) -> None:
     began = time.process_time()
     refused = sent(service, content)
     assert refused.word == "malformed" and words in refused.json()["detail"]
-    assert time.process_time() - began < 5, "a body of 64 KiB costs seconds"
+    assert time.process_time() - began < 2, "a body of 64 KiB costs seconds"
 
 
 def test_brackets_in_strings_are_no_depth(service: Service) -> None:
@@ -415,12 +415,19 @@ class Slow(Allocator):
     def __init__(self, **said: Any) -> None:
         super().__init__(None, "ns", offer(**said))  # type: ignore[arg-type]
         self.may, self.lock, self.at_once, self.most = threading.Event(), threading.Lock(), 0, 0
+        self.patience = 10.0  # seconds
+
+    def __enter__(self) -> None:
+        """In the end all may, also where a test has failed."""
+
+    def __exit__(self, *_error: object) -> None:
+        self.may.set()
 
     def create(self, caller: Caller, key: str, wish: Wish, *, dry_run: bool = False) -> Created:
         with self.lock:
             self.at_once += 1
             self.most = max(self.most, self.at_once)
-        self.may.wait(30)
+        self.may.wait(self.patience)
         with self.lock:
             self.at_once -= 1
         metadata = {"name": "kv-1", "uid": key}
@@ -430,7 +437,8 @@ class Slow(Allocator):
 def test_256_creations_at_a_time_pass() -> None:
     allocator = Slow()
     service = Service(allocator=allocator)
-    with ThreadPoolExecutor(256) as pool:
+    allocator.patience = service.ann.timeout = 60.0
+    with ThreadPoolExecutor(256) as pool, allocator:
         replies = [pool.submit(service.ann, "POST", "/v1/instances", {}, key=f"k{n}") for n in range(256)]
         until("all have come", lambda: service.metric("muster_allocator_calls") == 256)
         allocator.may.set()
@@ -444,7 +452,7 @@ def test_more_than_may_wait_are_told_to_come_again(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(server, "WAITING", 3)
     allocator = Slow()
     service = Service(allocator=allocator)
-    with ThreadPoolExecutor(5) as pool:
+    with ThreadPoolExecutor(5) as pool, allocator:
         replies = [pool.submit(service.ann, "POST", "/v1/instances", {}, key=f"k{n}") for n in range(5)]
         until("all places are taken", lambda: service.metric("muster_allocator_calls") == 5)
         refused = service.ann("POST", "/v1/instances", {}, key="beyond")
@@ -585,7 +593,7 @@ def test_an_address_that_is_taken_is_named(service: Service) -> None:
 def test_after_it_was_closed_nobody_listens_and_what_was_asked_is_answered() -> None:
     allocator = Slow()
     service = Service(allocator=allocator)
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool, allocator:
         reply = pool.submit(service.ann, "POST", "/v1/instances", {}, key="k")
         until("it has begun", lambda: allocator.at_once == 1)
         closing = threading.Thread(target=service.server.close)

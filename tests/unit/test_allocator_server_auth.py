@@ -149,7 +149,7 @@ def test_who_asks_at_the_same_time_waits_for_one_review(status: Any) -> None:
     reviews = reviewer(api)
     with ThreadPoolExecutor(20) as pool:
         asked = [pool.submit(reviews.review, "t") for _number in range(20)]
-        until("one has asked", lambda: len(api.asked) == 1)
+        until("one has asked", lambda: len(api.asked) == 1, 5)
         api.may.set()
         found = [each.exception() or each.result() for each in asked]
     assert len(api.asked) == 1 or isinstance(status, Exception)

@@ -64,6 +64,7 @@ def test_it_serves_with_the_newest_certificate_that_fits(tmp_path: Path, monkeyp
     service.close()
 
 
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion")
 def test_who_speaks_no_tls_or_an_old_one_is_not_spoken_with(tmp_path: Path) -> None:
     service = Service(tls=write(tmp_path, "x"))
     with pytest.raises(OSError):
