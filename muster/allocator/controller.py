@@ -106,12 +106,6 @@ class _Turn:
         if self.lost > LOST:
             raise error
 
-    def become(self, obj: Object) -> None:
-        """It is this now; what the ledgers were asked about one that is wanted says nothing of one that is going."""
-        if bool(obj["metadata"].get("deletionTimestamp")) != bool(self.obj["metadata"].get("deletionTimestamp")):
-            self.held = None
-        self.obj = obj
-
 
 class _Memory(Generic[T]):
     """Something of each of the last Instances, by uid. For several threads."""
@@ -243,8 +237,7 @@ class Instances:
             there = self._api.get(INSTANCES, metadata["name"], metadata["namespace"])
         except NotFound:
             return False
-        turn.become(there)
-        turn.held = None
+        turn.obj, turn.held = there, None  # what they said of one that was wanted says nothing of one that is going
         return bool(there["metadata"]["uid"] == metadata["uid"])
 
     def _write(self, step: Write, turn: _Turn) -> bool:
@@ -255,7 +248,7 @@ class Instances:
             return self._look_again(turn)
         if step.subresource:
             self._tell_change(turn.obj, written)
-        turn.become(written)
+        turn.obj = written
         return True
 
     def _put(self, obj: Object, turn: _Turn, put: Callable[[Resource, Object], Object]) -> None:

@@ -275,8 +275,8 @@ MUTANTS = (
         "what the ledgers said before it was to go is believed afterwards",
         "authority",
         CONTROLLER,
-        "            self.held = None\n        self.obj = obj\n",
-        "            pass\n        self.obj = obj\n",
+        "        turn.obj, turn.held = there, None  #",
+        "        turn.obj = there  #",
         UNIT,
     ),
 )

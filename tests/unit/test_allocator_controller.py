@@ -371,6 +371,43 @@ def test_of_an_instance_that_is_claimed_the_ledgers_are_asked_anew() -> None:
     assert where.ledgers()[ANN.name][name][0] == ledgers_.HELD, "it has confirmed what its owner could not"
 
 
+def test_a_workload_that_has_taken_the_name_meanwhile_stays() -> None:
+    where = site()
+    process, name = ready(where)
+    process.allocator.destroy(ANN, name)
+    foreign = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "namespace": "ns"}}
+
+    def step_in() -> None:
+        if where.ledgers()[ANN.name][name][0] == where.ledgers()[""][name][0] == ledgers_.CLOSING:
+            process.api.before = None
+            where.api.delete(DEPLOYMENTS, name, "ns")
+            where.api.create(DEPLOYMENTS, {**foreign, "spec": {"replicas": 1}})
+
+    process.api.before = step_in
+    where.gone(process)
+    assert process.api.before is None
+    assert "ownerReferences" not in where.api.get(DEPLOYMENTS, name, "ns")["metadata"]
+
+
+def test_one_that_is_destroyed_while_it_is_made_is_said_to_the_ledgers() -> None:
+    where = site()
+    process, other = where.process(), where.process()
+    name = process.allocator.create(ANN, "k", Wish()).instance["metadata"]["name"]
+    states: list[str] = []
+
+    def step_in() -> None:
+        if process.api.writes[-1:] == ["create services"] and not states:
+            states.append("destroyed")
+            other.allocator.destroy(ANN, name)
+        elif states and where.api.requests[-1:] == [f"get deployments/{name}"]:  # about to be deleted, or made
+            states.append(where.ledgers()[ANN.name][name][0])
+
+    process.api.before = step_in
+    where.gone(process)
+    assert states[0] == "destroyed" and ledgers_.CLOSING in states, "it is not made any more, and then removed"
+    assert (where.made(), where.ledgers()) == ([], {})
+
+
 # ------------------------------------------------------------------------------------------ the sweeper
 
 
@@ -515,14 +552,15 @@ def test_a_disk_that_is_kept_while_it_is_swept_stays() -> None:
     disk = where.api.get(DISKS, name, "ns")
 
     def keep() -> None:
-        if where.disk(name) == disk:
+        if where.api.requests[-1:] == [f"get persistentvolumeclaims/{name}"] and where.disk(name) == disk:
             labels = {key: of for key, of in disk["metadata"]["labels"].items() if key != INSTANCE}
             kept = {**disk["metadata"], "labels": {**labels, "muster.dev/retained-by": "x"}, "ownerReferences": []}
             where.api.replace(DISKS, {**disk, "metadata": kept})
 
     process.api.before = keep
     process.sweep()
-    assert where.disk(name) is not None
+    there = where.disk(name)
+    assert there is not None and there["metadata"]["ownerReferences"] == []
 
 
 def test_a_place_in_the_pool_goes_when_its_instance_has_an_owner() -> None:
@@ -674,8 +712,9 @@ def test_who_makes_what_another_has_just_made_finds_it() -> None:
     name = process.allocator.create(ANN, "k", Wish()).instance["metadata"]["name"]
 
     def step_in() -> None:
-        process.api.before = None
-        reconcile(where, other, name)
+        if process.api.writes[-1:] == ["replace instances"]:  # its finalizer is there, and objects come next
+            process.api.before = None
+            reconcile(where, other, name)
 
     process.api.before = step_in
     try:
