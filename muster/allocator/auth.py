@@ -22,9 +22,10 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Final, NamedTuple
 
-from ansible_collections.muster.coordination.plugins.module_utils.api import Api, Object, Resource
+from ansible_collections.muster.coordination.plugins.module_utils.api import Api, LostAnswer, Object, Resource
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.allocator import POOL, Caller
 from ansible_collections.muster.coordination.plugins.module_utils.errors import MusterError
 from muster.process import say
@@ -136,12 +137,18 @@ class Reviewer:
             spec["audiences"] = [self._audience]
         question = {"apiVersion": TOKEN_REVIEWS.api_version, "kind": TOKEN_REVIEWS.kind, "metadata": {}, "spec": spec}
         try:
-            return self._api.create(TOKEN_REVIEWS, question).get("status") or {}
+            return self._asked(question).get("status") or {}
         except Exception as error:
             # not its text: nobody knows what stands between us and the API server, and what that repeats
             fields = {"error": type(error).__name__, "status": getattr(error, "status", 0)}
             say(logging.WARNING, "tokens can't be reviewed", **fields, remedy="may it create tokenreviews?")
             raise NotReviewed("the API server can't be asked whom the token stands for") from None
+
+    def _asked(self, question: Object) -> Object:
+        """A review changes nothing: where its answer was lost, with a connection that was idle, it is asked again."""
+        with suppress(LostAnswer):
+            return self._api.create(TOKEN_REVIEWS, question)
+        return self._api.create(TOKEN_REVIEWS, question)
 
     def _read(self, status: Object, began: float) -> _Review:
         user = status.get("user") or {}

@@ -13,7 +13,13 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.muster.coordination.plugins.module_utils.api import Forbidden, Object, Resource, Unreachable
+from ansible_collections.muster.coordination.plugins.module_utils.api import (
+    Forbidden,
+    LostAnswer,
+    Object,
+    Resource,
+    Unreachable,
+)
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.allocator import POOL, Caller
 from ansible_collections.muster.coordination.tests.support.allocator_server import until
 from muster.allocator import auth
@@ -168,6 +174,24 @@ def test_when_the_api_server_can_not_be_asked_nobody_is_let_in_and_it_is_asked_a
     assert len(api.asked) == 2
     api.status = GOOD
     assert reviews.review("t0ken").name == "ann"
+
+
+def test_where_an_answer_was_lost_it_is_asked_once_more() -> None:
+    class Loses(Api):
+        def create(self, resource: Resource, obj: Object) -> Object:
+            if len(self.asked) < self.losses:
+                self.asked.append(obj)
+                raise LostAnswer(0, "LostAnswer", "the connection was lost")
+            return super().create(resource, obj)
+
+        losses = 1
+
+    api = Loses()
+    assert reviewer(api).review("t").name == "ann" and len(api.asked) == 2
+    api.losses = 9
+    with pytest.raises(NotReviewed):
+        reviewer(api).review("t")
+    assert len(api.asked) == 4
 
 
 def test_what_is_remembered_is_bounded_and_refusals_drive_out_nothing_good(monkeypatch: pytest.MonkeyPatch) -> None:
