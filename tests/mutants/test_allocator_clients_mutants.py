@@ -5,13 +5,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from ansible_collections.muster.coordination.tests.mutants.allocator_clients import FILES, MUTANTS, PROPERTIES, SUITES
 from ansible_collections.muster.coordination.tests.mutants.semaphore import Mutant
-from ansible_collections.muster.coordination.tests.mutants.test_allocator_server_mutants import copied, run
+from ansible_collections.muster.coordination.tests.mutants.test_allocator_server_mutants import copied
 from ansible_collections.muster.coordination.tests.mutants.test_semaphore_mutants import (
     SOME_FAILED,
     first_failure,
@@ -19,6 +22,14 @@ from ansible_collections.muster.coordination.tests.mutants.test_semaphore_mutant
 )
 
 pytestmark = pytest.mark.mutants
+PATIENCE = 300  # seconds of a suite: who waits in vain does so for a minute, and what fails at random is made small
+
+
+def run(there: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join((str(there), str(there.parents[2])))
+    environ = {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", "PYTEST_ADDOPTS": ""}
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *arguments]
+    return subprocess.run(command, cwd=there, env=environ, capture_output=True, text=True, timeout=PATIENCE)
 
 
 def test_without_a_planted_bug_the_copy_passes_and_is_what_runs(tmp_path: Path) -> None:

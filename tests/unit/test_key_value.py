@@ -268,6 +268,14 @@ def test_what_was_answered_survives_sigkill(tmp_path: Path) -> None:
         store.close()
 
 
+def is_closed(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), SECONDS).close()
+    except OSError:
+        return True
+    return False
+
+
 def test_sigterm_lets_what_was_begun_end(tmp_path: Path) -> None:
     process, port = run(tmp_path / "store.db")
     assert process.stderr is not None
@@ -276,6 +284,7 @@ def test_sigterm_lets_what_was_begun_end(tmp_path: Path) -> None:
         assert client.recv(100).startswith(b"HTTP/1.1 100 ")  # so it was begun
         process.send_signal(signal.SIGTERM)
         assert json.loads(process.stderr.readline())["message"] == "ends"
+        until(lambda: is_closed(port), "the port to be closed", SECONDS)
         client.sendall(b"2")
         assert client.recv(1000).startswith(b"HTTP/1.1 201 ")
     assert process.wait(SECONDS) == 0
