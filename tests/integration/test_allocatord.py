@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.muster.coordination.plugins.module_utils.api import EVENTS, Api, NotFound
-from ansible_collections.muster.coordination.plugins.module_utils.decisions.allocator import POOL, Wish
+from ansible_collections.muster.coordination.plugins.module_utils.decisions.allocator import POOL, Caller, Wish
 from ansible_collections.muster.coordination.plugins.module_utils.verbs.allocator import read_offer
 from ansible_collections.muster.coordination.tests.integration.test_allocator_controller import forget
 from ansible_collections.muster.coordination.tests.integration.test_vm_operator import Process
@@ -171,3 +171,22 @@ def test_the_pool_is_kept_warm_by_one_of_all_replicas(place: Place) -> None:
     place.until(lambda: sorted(place.site.phases().values()) == ["Ready"] * 3, "another one in its place")
     place.until(lambda: len(place.site.ledgers().get(POOL, {})) == 2, "the pool to hold what is in it")
     assert place.site.judge() == []
+
+
+def test_each_replica_has_a_part_and_one_of_them_the_pool(place: Place) -> None:
+    shards = ("--replicas-mode", "shard", "--shards", "8", "--warm", "1")
+    first, second = (place.start(*shards, "--pod-num", str(number)) for number in range(2))
+    place.until(lambda: list(place.site.phases().values()) == ["Ready"], "one to wait in the pool")
+    for process in (first, second):
+        place.until(lambda process=process: ask(process.port, "/authority")[1]["shards"], "each to have a part")
+    allocator = place.site.process().allocator
+    for number in range(4):
+        allocator.create(Caller(f"user-{number}"), "k", Wish())
+    place.until(lambda: sorted(place.site.phases().values()) == ["Ready"] * 5, "all to be ready")
+    first.kill()
+    for obj in place.site.instances():
+        if obj["spec"]["owner"]:
+            allocator.destroy(Caller(obj["spec"]["owner"]), obj["metadata"]["name"])
+    place.until(lambda: list(place.site.phases().values()) == ["Ready"], "all to be gone but the pool's")
+    assert set(place.site.ledgers()) == {POOL}
+    assert second.end() == 0
