@@ -40,7 +40,7 @@ class Api:
     def create(self, resource: Resource, obj: Object) -> Object:
         assert resource.plural == "tokenreviews"
         self.asked.append(obj)
-        assert self.may.wait(20)
+        assert self.may.wait(6)
         if isinstance(self.status, Exception):
             raise self.status
         return {**obj, "status": self.status}
