@@ -6,8 +6,8 @@
 
 crowd.py storm JSON
     Each of `users` asks for `each` instances at one moment, each with a key of its own, and asks again with the same
-    key until there is an answer. When the first has one, `signal` is sent to the Pod `leader`. Then it judges, and
-    prints JSON: how many got one, and what is wrong; exit status 1 if anything is. It is given an `Asked`.
+    key until there is an answer. With the first answer `signal` is sent to the Pod `leader`. Then it prints JSON: who
+    got one, how many tries it took, and what is wrong; exit status 1 if anything is. It is given an `Asked`.
 
 crowd.py judge JSON
     Waits until all is at rest, and judges: instances, what is made for them, and ledgers are exactly those that were
@@ -22,8 +22,8 @@ crowd.py write JSON, crowd.py read JSON
 crowd.py clear JSON
     Each of the users destroys all that it has, and waits until it is gone.
 
-crowd.py thaw POD
-    Sends CONT to it.
+crowd.py thaw JSON
+    Sends CONT to the `leader`.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Crowd:
     answers: list[tuple[str, int, Any]] = field(default_factory=list)
     tries: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
-    first: threading.Event = field(default_factory=threading.Event)
+    strike: Callable[[], object] | None = None  # to be done once, with the first answer
 
     def create(self, user: str, key: str) -> None:
         deadline = time.monotonic() + GIVE_UP_SECONDS
@@ -115,8 +115,9 @@ class Crowd:
                 time.sleep(LOOK_SECONDS)
         with self.lock:
             self.answers.append((user, status, body))
-        if status in (200, 201):
-            self.first.set()
+            strike, self.strike = self.strike, None
+            if strike:
+                strike()
 
     def call(
         self, user: str, method: str, path: str, headers: dict[str, str] | None = None, body: Any = None
@@ -152,15 +153,12 @@ def token(user: str) -> str:
 
 def storm(api: Api, asked: Asked) -> int:
     crowd = people(asked.users)
-    uid = uid_of(api, asked)
     keys = [(user, f"{asked.signal}-{number}") for number in range(asked.each) for user in asked.users]
+    victims, struck = processes(uid_of(api, asked)), list[int]()
+    crowd.strike = lambda: struck.extend(send(victims, signal.Signals[f"SIG{asked.signal}"]))
     with ThreadPoolExecutor(len(keys)) as pool:
-        asking = [pool.submit(crowd.create, user, key) for user, key in keys]
-        crowd.first.wait(GIVE_UP_SECONDS)
-        left = sum(not each.done() for each in asking)
-        struck = send(uid, signal.Signals[f"SIG{asked.signal}"])
-        for each in asking:
-            each.result()
+        for asking in [pool.submit(crowd.create, user, key) for user, key in keys]:
+            asking.result()
     got: dict[str, list[str]] = {}
     for user, status, body in crowd.answers:
         if status in (200, 201):
@@ -173,7 +171,7 @@ def storm(api: Api, asked: Asked) -> int:
         wrong.append(f"{len(got)} have one, and {asked.wanted} were to have one: {statuses}")
     refusals = [body for _user, status, body in crowd.answers if status not in (200, 201)]
     wrong += [f"{refusal} is no refusal" for refusal in refusals if not is_of_quota(refusal)]
-    return say(asked, wrong, promised=got, creations=len(keys), tries=crowd.tries, left=left)
+    return say(asked, wrong, promised=got, creations=len(keys), tries=crowd.tries)
 
 
 def is_of_quota(refusal: Any) -> bool:
@@ -302,13 +300,19 @@ def uid_of(api: Api, asked: Asked) -> str:
     return str(api.get(PODS, asked.leader, asked.namespace)["metadata"]["uid"])
 
 
-def send(uid: str, number: int) -> int:
-    """To all processes of the Pod; how many there were."""
-    hit = [process for process in Path("/proc").iterdir() if process.name.isdigit() and is_of(process, uid)]
-    for process in hit:
+def processes(uid: str) -> list[int]:
+    """Of this Pod."""
+    return [int(each.name) for each in Path("/proc").iterdir() if each.name.isdigit() and is_of(each, uid)]
+
+
+def send(victims: list[int], number: int) -> list[int]:
+    """To these processes; those that there were."""
+    hit = []
+    for victim in victims:
         with suppress(ProcessLookupError):
-            os.kill(int(process.name), number)
-    return len(hit)
+            os.kill(victim, number)
+            hit.append(victim)
+    return hit
 
 
 def is_of(process: Path, uid: str) -> bool:
@@ -337,7 +341,7 @@ def main(arguments: list[str]) -> int:
         case "clear":
             return clear(asked)
         case "thaw":
-            return 0 if send(uid_of(api, asked), signal.SIGCONT) else 1
+            return 0 if send(processes(uid_of(api, asked)), signal.SIGCONT) else 1
     print(__doc__, file=sys.stderr)
     return 2
 
