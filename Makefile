@@ -34,7 +34,7 @@ COLLECTION := $(INSTALLED)/ansible_collections/muster/coordination
 
 PYTEST = $(PYTHON) -m pytest --junitxml=build/junit/$@.xml
 # Planted bugs that take minutes to be caught, one by one: only for make soak.
-LONG_MUTANTS = tests/mutants/test_controllers_mutants.py tests/mutants/test_template_mutants.py
+LONG_MUTANTS = $(patsubst %,tests/mutants/test_%_mutants.py,controllers template allocator_clients allocator_server)
 SHELL_SCRIPTS = $(shell git ls-files '*.sh' .ci/run)
 
 export MOLECULE_GLOB := molecule/*/molecule.yml

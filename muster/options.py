@@ -97,10 +97,10 @@ def command(
     return parser
 
 
-def connect(args: argparse.Namespace) -> tuple[Api, str]:
+def connect(args: argparse.Namespace, *, connections: int = 4) -> tuple[Api, str]:
     """A client as the options of `cluster` say, and the namespace."""
     credentials = Credentials.load({"kubeconfig": args.kubeconfig, "context": args.context})
-    return Api(credentials), args.namespace or credentials.namespace or "default"
+    return Api(credentials, connections=connections), args.namespace or credentials.namespace or "default"
 
 
 class WrongUsage(MusterError):

@@ -95,6 +95,7 @@ exit status:
   2  wrong usage
 """
 
+CONNECTIONS: Final = 64  # to the API server, for many users at one moment
 LISTEN: Final = "0.0.0.0:8400"
 
 
@@ -289,7 +290,7 @@ def _run(args: argparse.Namespace) -> int:
         raise WrongUsage("--deployment-template is missing: give the template's file")
     if bool(args.tls_cert) != bool(args.tls_key):
         raise WrongUsage("--tls-cert and --tls-key go together: give both, or none")
-    api, connected = connect(args)
+    api, connected = connect(args, connections=CONNECTIONS)
     return Service(args, api, own_namespace(args, connected, os.environ)).run()
 
 
@@ -322,6 +323,7 @@ class Service:
             tls=(args.tls_cert, args.tls_key) if args.tls_cert else None,
             is_ready=lambda: cache.synced.is_set() and not cache.trouble,
         )
+        self.controller.vital.append(lambda: server.is_alive)
         self.controller.told.append(lambda key: server.changed(key, cache.by_key(key)))
         process.say(logging.INFO, "serves users", users_port=server.port)
         for each in self.rounds:

@@ -85,6 +85,7 @@ class Controller:
         selectors = {"label_selector": label_selector, "field_selector": field_selector}
         self.cache = Cache(api, resource, namespace, **selectors, on_change=self._changed)
         self._beside = beside
+        self.vital: list[Callable[[], bool]] = []  # whether what else this process is made of lives; for /healthz
         self.told: list[Callable[[str], None]] = []  # also told the key of each change, by the cache; see Cache
         self.queries: dict[str, Callable[[Query], Answer]] = {}  # further pages, to be set before `run`
         self._metrics = Metrics(authority, self.cache, self._queue)
@@ -212,6 +213,7 @@ class Controller:
         told: dict[str, Any] = self._authority.describe()
         silent = told.get("silent_seconds", 0.0)
         well = told.get("alive", True) and self.cache.is_alive and silent < SILENT_SECONDS
+        well = well and all(is_alive() for is_alive in self.vital)
         return 200 if well else 503, {"alive": well, "silent_seconds": silent}
 
     def _readyz(self) -> Answer:

@@ -152,13 +152,16 @@ Shrink = Callable[[Object], Object]
 class Api:
     """A client of one API server; safe for several threads.
 
-    `timeout` bounds one request in seconds, connecting, waiting and reading together; a watch has its own.
+    `timeout` bounds one request in seconds, connecting, waiting and reading together; a watch has its own. So many
+    `connections` are kept open between requests; further ones are closed after theirs.
     """
 
-    def __init__(self, credentials: Credentials, *, timeout: float = 10.0, user_agent: str = "muster") -> None:
+    def __init__(
+        self, credentials: Credentials, *, timeout: float = 10.0, user_agent: str = "muster", connections: int = 4
+    ) -> None:
         self.credentials = credentials
         self.timeout = timeout
-        self._wire = Wire(credentials, user_agent)
+        self._wire = Wire(credentials, user_agent, connections)
         self._interrupts = Interrupts()
         self._closed = threading.Event()
 

@@ -87,7 +87,7 @@ def last_socket() -> socket.socket | None:
     return _here.sock
 
 
-def _connection_pools(credentials: Credentials, tls: Tls) -> Any:
+def _connection_pools(credentials: Credentials, tls: Tls, connections: int) -> Any:
     """A urllib3 PoolManager that speaks to one API server with one TLS identity."""
     import urllib3
     from urllib3.connection import HTTPConnection
@@ -97,7 +97,7 @@ def _connection_pools(credentials: Credentials, tls: Tls) -> Any:
     for name, value in (("TCP_KEEPIDLE", idle), ("TCP_KEEPINTVL", interval), ("TCP_KEEPCNT", probes)):
         if hasattr(socket, name):
             options.append((socket.IPPROTO_TCP, getattr(socket, name), value))
-    settings: dict[str, Any] = {"num_pools": 1, "maxsize": 4, "retries": False, "socket_options": options}
+    settings: dict[str, Any] = {"num_pools": 1, "maxsize": connections, "retries": False, "socket_options": options}
     if credentials.server.startswith("https:"):
         settings["ssl_context"] = context = ssl_context(tls)
         if getattr(urllib3, "__version__", "2").startswith("1."):
@@ -203,13 +203,13 @@ def lines(response: BaseHTTPResponse) -> Iterator[bytes]:
 class Wire:
     """Requests to one API server, each sent once, and what becomes of them. Safe for several threads."""
 
-    def __init__(self, credentials: Credentials, user_agent: str) -> None:
+    def __init__(self, credentials: Credentials, user_agent: str, connections: int) -> None:
         try:
             import urllib3  # noqa: F401
         except ImportError:
             raise MissingLibrary("urllib3", "to talk to Kubernetes") from None
         self.credentials = credentials
-        self._user_agent = user_agent
+        self._user_agent, self._connections = user_agent, connections
         self._lock = threading.Lock()
         self._pools: Any = None
         self._tls: Tls | None = None
@@ -313,7 +313,7 @@ class Wire:
         tls = self.credentials.tls()
         with self._lock:
             if self._pools is None or tls != self._tls:
-                self._pools, self._tls = _connection_pools(self.credentials, tls), tls
+                self._pools, self._tls = _connection_pools(self.credentials, tls, self._connections), tls
             return self._pools
 
 

@@ -20,6 +20,7 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import chain
 from typing import Any, Final, NamedTuple
@@ -382,12 +383,11 @@ class Allocator:
         selector = f"{self._all},{OWNER}={ledgers_.owner_hash(caller.name)}"
         own = self.api.list(INSTANCES, self.namespace, label_selector=selector).items
         mine = {each["metadata"]["name"]: each for each in own if each["spec"].get("owner") == caller.name}
+        as_user = replace(self.offer, administrators=())
         shared = {
             each["metadata"]["name"]: each
             for each in self._seen()
-            if each["spec"].get("owner") != caller.name
-            and not self.offer.is_administrator(caller)
-            and decisions.may_see(self.offer, caller, each)
+            if each["spec"].get("owner") != caller.name and decisions.may_see(as_user, caller, each)
         }
         found = [each for name, each in sorted({**shared, **mine}.items()) if name > after]
         return Page(found[:limit], found[limit - 1]["metadata"]["name"] if len(found) > limit else "")
