@@ -253,4 +253,4 @@ def test_without_a_guard_it_is_found(guards: Guards, says: str) -> None:
 
     Unguarded.guards = guards
     with pytest.raises(AssertionError, match=says):
-        run_state_machine_as_test(Unguarded, settings=settings(settings.get_profile("quick"), max_examples=1000))
+        run_state_machine_as_test(Unguarded, settings=settings(settings.get_profile("quick"), max_examples=10_000))
