@@ -93,6 +93,8 @@ def test_the_playbook_by_its_full_name(
         "swarm_operator_namespace": namespace,
         "swarm_operator_watch_namespace": namespace,
         "swarm_operator_replicas": 1,
+        "allocator_namespace": namespace,
+        "allocator_replicas": 1,
     }
     play = ("ansible-playbook", "-vvv", "--diff", PLAYBOOK, "--extra-vars", json.dumps(variables))
 
@@ -123,8 +125,8 @@ def test_the_playbook_by_its_full_name(
     assert len(held["holders"]) == 3
     assert len(held["waiters"]) == 2
 
-    absent = {f"{role}_state": "absent" for role in ("distributor", "vm_operator", "swarm_operator")}
-    absent |= {"swarm_operator_remove_namespace": "true"}
+    absent = {f"{role}_state": "absent" for role in ("distributor", "vm_operator", "swarm_operator", "allocator")}
+    absent |= {"allocator_remove_namespace": "true"}
     gone = json.dumps({**variables, **absent})
     removed = run("ansible-playbook", "-vvv", PLAYBOOK, "--extra-vars", gone, cwd=home, env=env)
     assert_all_code_is_of(collections, removed)
@@ -176,7 +178,7 @@ def awx_job(job: Path, environment: dict[str, str]) -> ansible_runner.Runner:
         done = ansible_runner.run(
             private_data_dir=str(job),
             playbook="site.yml",
-            skip_tags="vm_operator,swarm_operator",
+            skip_tags="vm_operator,swarm_operator,allocator",
             quiet=True,
             verbosity=3,
         )
