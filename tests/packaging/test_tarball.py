@@ -27,6 +27,7 @@ NEEDED = {
     "roles/distributor/meta/argument_specs.yml", "charts/distributor/Chart.yaml",
     "roles/chart/meta/argument_specs.yml", "roles/vm_operator/meta/argument_specs.yml", "playbooks/vm_operator.yml",
     "charts/vm-operator/Chart.yaml", "charts/vm-operator/crds/virtualmachines.yaml",
+    "roles/allocator/meta/argument_specs.yml", "playbooks/allocator.yml", "charts/allocator/crds/instances.yaml",
     "roles/swarm_operator/meta/argument_specs.yml", "kustomize/swarm-operator/base/kustomization.yaml",
     "playbooks/swarm_operator.yml", "plugins/modules/swarm_rebalance.py",
 }  # fmt: skip

@@ -104,6 +104,7 @@ def test_it_holds_the_collection_where_ansible_looks() -> None:
         "galaxy.yml", "LICENSE", "meta/runtime.yml", "plugins/modules/k8s_semaphore.py", "playbooks/site.yml",
         "roles/distributor/meta/argument_specs.yml", "charts/distributor/Chart.yaml", "roles/chart/tasks/render.yml",
         "roles/vm_operator/meta/argument_specs.yml", "charts/vm-operator/crds/virtualmachines.yaml",
+        "roles/allocator/meta/argument_specs.yml", "charts/allocator/crds/instances.yaml",
         "roles/swarm_operator/meta/argument_specs.yml", "kustomize/swarm-operator/base/kustomization.yaml",
     }  # fmt: skip
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
