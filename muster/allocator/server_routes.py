@@ -20,7 +20,6 @@ from muster.allocator.server_wire import Answer, Problem, answer, flag, queries,
 
 T = TypeVar("T")
 
-NO_STORE: Final = "no-store"
 MAX_LISTED: Final = 500
 MAX_RESETS: Final = 2**31 - 1
 

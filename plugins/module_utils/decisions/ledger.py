@@ -142,19 +142,18 @@ def confirm(ledger: Ledger | None, handle: str, uid: str) -> tuple[Ledger | None
     return _with(ledger, entry._replace(state=HELD, uid=uid)), True
 
 
-def hold(ledger: Ledger, request: Request, uid: str, *, anew: bool) -> tuple[Ledger, bool]:
+def hold(ledger: Ledger | None, request: Request, uid: str, *, anew: bool) -> tuple[Ledger | None, bool]:
     """Hold the place of this very request for the Instance with this uid; whether it is held then.
 
     `anew`: it was held before, so where there is no entry, it was lost, and is entered again, whatever the limit.
     """
-    entry = ledger.entries.get(request.handle)
+    entry = ledger.entries.get(request.handle) if ledger else None
     if entry is None and anew:
         entry = Entry(request.handle, request.key, request.digest)
-        ledger = _with(ledger, entry)
+        ledger = _with(ledger or Ledger(request.owner), entry)
     if entry is None or (entry.key, entry.digest) != (request.key, request.digest):
         return ledger, False
-    after, is_held_now = confirm(ledger, request.handle, uid)
-    return after or ledger, is_held_now
+    return confirm(ledger, request.handle, uid)
 
 
 def closing(ledger: Ledger | None, handle: str, uid: str) -> Ledger | None:

@@ -177,17 +177,18 @@ class Allocator:
         owner, hashed = caller.name, ledgers_.key_hash(decisions.check_key(key))
         handle = ledgers_.handle(self.offer.server_name, owner, key)
         request = Request(owner, hashed, wish.digest, handle, _now())
+        made: Object | None = None
         try:
-            self._check_wish(request, wish, anew=dry_run)
+            made = self._check_wish(request, wish, anew=dry_run)
         except (Malformed, Refused):
             ledger = self.ledgers.read(owner)
             if ledger is None or ledger.of_key(hashed) is None:
                 raise  # else it was sound when it was asked for first
         if dry_run:
-            return self._would_create(self.ledgers.read(owner), request, wish)
+            return self._would_create(self.ledgers.read(owner), request, wish, made)
         for name in chain(self._free(wish), (handle,)):
             try:
-                return self._obtain(request._replace(handle=name), handle, wish)
+                return self._obtain(request._replace(handle=name), handle, wish, made)
             except _Taken:
                 continue
             except BaseException:
@@ -195,8 +196,8 @@ class Allocator:
                 raise
         raise Busy("others were faster with each instance that was free: ask again")
 
-    def _obtain(self, request: Request, own: str, wish: Wish) -> Created:
-        """With this handle, or with the one that the request has already; `own` is the one that it may make.
+    def _obtain(self, request: Request, own: str, wish: Wish, made: Object | None) -> Created:
+        """With this handle, or with the one that the request has already; `own` is the one that it may make, as `made`.
 
         Raises _Taken, and then nothing is reserved.
         """
@@ -216,7 +217,7 @@ class Allocator:
             raise KeyBusy(_GOING)
         if there is None and entry.handle == own:
             with suppress(AlreadyExists):
-                there = self.api.create(INSTANCES, self._made(request, wish))
+                there = self.api.create(INSTANCES, made or self._made(request, wish))
             there = there or _found(lambda: self.api.get(INSTANCES, entry.handle, self.namespace))
         elif there is None or not there["spec"].get("owner"):
             there = self._claim(request, there, wish)
@@ -248,8 +249,8 @@ class Allocator:
         try:
             there = commit(self.api, INSTANCES, request.handle, self.namespace, decide, seen=free or UNREAD).after
         except _Taken:
-            for owner, each in ((TOTAL, _in_total(request)), (request.owner, request)):
-                self.ledgers.change(owner, lambda ledger, each=each: (_without(ledger, each), None))  # type: ignore[misc]
+            for each in reversed(_places(request)):
+                self.ledgers.change(each.owner, lambda ledger, each=each: (_without(ledger, each), None))  # type: ignore[misc]
             raise
         if there is None:
             raise _Taken
@@ -274,16 +275,16 @@ class Allocator:
             self.offer, self.namespace, request.owner, request.handle, request.key, wish, request.now or _now()
         )
 
-    def _would_create(self, ledger: Ledger | None, request: Request, wish: Wish) -> Created:
+    def _would_create(self, ledger: Ledger | None, request: Request, wish: Wish, made: Object | None) -> Created:
         entry = _entry(ledgers_.reserve(ledger, request, self.offer.max_instances_per_user)[1], "owner")
         if ledger and entry.handle in ledger.entries:
             there = _found(lambda: self.api.get(INSTANCES, entry.handle, self.namespace))
             return Created(there or self._made(request._replace(handle=entry.handle), wish), False)
         _entry(ledgers_.reserve(self.ledgers.read(TOTAL), _in_total(request), self.offer.max_instances)[1], "global")
-        return Created(self._made(request, wish), True)
+        return Created(made or self._made(request, wish), True)
 
-    def _check_wish(self, request: Request, wish: Wish, *, anew: bool) -> None:
-        """That it can be made, that the cluster would take its objects, and that its disk is there to be attached.
+    def _check_wish(self, request: Request, wish: Wish, *, anew: bool) -> Object:
+        """What would be made: the cluster would take its objects, and its disk is there to be attached.
 
         What the cluster has taken once with these parameters it is not asked again, unless `anew`.
         """
@@ -299,6 +300,7 @@ class Allocator:
             self.check_with_cluster([obj for obj in made["spec"]["manifest"] if obj["metadata"]["name"] != wish.attach])
             if len(self._proven) < MAX_PROVEN:
                 self._proven.add(digest)
+        return made
 
     def check_with_cluster(self, objects: Sequence[Object]) -> None:
         """Have the API server decide on these objects as if they were created. Raises RefusedByCluster."""
@@ -347,13 +349,11 @@ class Allocator:
         """One more instance that waits for an owner; None where there are enough."""
         key = uuid.uuid4().hex
         handle = ledgers_.handle(self.offer.server_name, POOL, key)
-        request = Request("", ledgers_.key_hash(key), "", handle, _now())
-        verdict = self.ledgers.change(
-            POOL, lambda ledger: ledgers_.reserve(ledger or Ledger(POOL), request, self.offer.warm)
-        )
+        request = Request(POOL, ledgers_.key_hash(key), "", handle, _now())
+        verdict = self.ledgers.change(POOL, lambda ledger: ledgers_.reserve(ledger, request, self.offer.warm))
         if not isinstance(verdict, ledgers_.Reserved):
             return None
-        there = self.api.create(INSTANCES, self._made(request, Wish()))
+        there = self.api.create(INSTANCES, self._made(request._replace(owner=""), Wish()))
         self.ledgers.change(POOL, lambda ledger: ledgers_.confirm(ledger, handle, there["metadata"]["uid"]))
         return there
 
@@ -503,18 +503,17 @@ def held(ledgers: Ledgers, instance: Object) -> bool:
     """
     metadata, request = instance["metadata"], _request_of(instance)
     uid, was_held = metadata["uid"], FINALIZER in (metadata.get("finalizers") or [])
-    for owner, each in reversed(_places(request)):
-        if not was_held and ledgers_.is_held(ledgers.remembered(owner), each.handle, uid):
+    for each in reversed(_places(request)):
+        if not was_held and ledgers_.is_held(ledgers.remembered(each.owner), each.handle, uid):
             continue  # what was held is held for as long as its Instance is there
-        if ledgers_.is_held(ledgers.read(owner), each.handle, uid):
+        if ledgers_.is_held(ledgers.read(each.owner), each.handle, uid):
             continue
         now = ledgers.api.get(INSTANCES, metadata["name"], metadata["namespace"])
         if now["metadata"]["uid"] != uid or _request_of(now) != request or decisions.is_going(now):
             raise Conflict(409, "Conflict", f"{metadata['name']} has changed")
-        start = Ledger("" if owner == TOTAL else owner)
         if not ledgers.change(
-            owner,
-            lambda ledger, each=each, start=start: ledgers_.hold(ledger or start, each, uid, anew=was_held),  # type: ignore[misc]
+            each.owner,
+            lambda ledger, each=each: ledgers_.hold(ledger, each, uid, anew=was_held),  # type: ignore[misc]
         ):
             return False
     return True
@@ -524,7 +523,7 @@ def close(ledgers: Ledgers, instance: Object) -> bool:
     """Tell the ledgers that it is being destroyed; whether one of them has it still."""
     uid, handle = instance["metadata"]["uid"], instance["metadata"]["name"]
     has = False
-    for owner, _request in _places(_request_of(instance)):
+    for owner in (each.owner for each in _places(_request_of(instance))):
         ledger = ledgers.read(owner)
         entry = ledger.entries.get(handle) if ledger else None
         if entry is None or entry.uid not in ("", uid):
@@ -538,8 +537,8 @@ def close(ledgers: Ledgers, instance: Object) -> bool:
 def release(ledgers: Ledgers, instance: Object) -> None:
     """Give its places back: the total's first."""
     uid, handle = instance["metadata"]["uid"], instance["metadata"]["name"]
-    for owner, _request in reversed(_places(_request_of(instance))):
-        ledgers.change(owner, lambda ledger: (ledgers_.release(ledger, handle, uid), None))
+    for each in reversed(_places(_request_of(instance))):
+        ledgers.change(each.owner, lambda ledger: (ledgers_.release(ledger, handle, uid), None))
 
 
 def _request_of(instance: Object) -> Request:
@@ -547,11 +546,11 @@ def _request_of(instance: Object) -> Request:
     return Request(spec.get("owner", ""), spec.get("key", ""), spec.get("digest", ""), instance["metadata"]["name"])
 
 
-def _places(request: Request) -> list[tuple[str, Request]]:
-    """The ledgers that count it, the owner's first. What is in the pool counts there only."""
+def _places(request: Request) -> list[Request]:
+    """As the ledgers that count it know it, the owner's first. What is in the pool counts there only."""
     if not request.owner:
-        return [(POOL, request)]
-    return [(request.owner, request), (TOTAL, _in_total(request))]
+        return [request._replace(owner=POOL)]
+    return [request, _in_total(request)]
 
 
 def read_offer(api: Api, namespace: str, name: str) -> Offer:
@@ -607,7 +606,7 @@ def _entry(verdict: ledgers_.Verdict, scope: str) -> Entry:
 
 def _in_total(request: Request) -> Request:
     """The same for the total, where keys of different owners must differ."""
-    return request._replace(owner="", key=ledgers_.key_hash(f"{request.owner}{chr(0)}{request.key}"))
+    return request._replace(owner=TOTAL, key=ledgers_.key_hash(f"{request.owner}{chr(0)}{request.key}"))
 
 
 def _without(ledger: Ledger | None, request: Request) -> Ledger | None:
