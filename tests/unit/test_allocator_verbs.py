@@ -30,7 +30,12 @@ from ansible_collections.muster.coordination.plugins.module_utils.decisions.allo
     Wish,
 )
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.instance import FINALIZER, RETAINED
-from ansible_collections.muster.coordination.plugins.module_utils.decisions.ledger import HELD, MEMBER, owner_hash
+from ansible_collections.muster.coordination.plugins.module_utils.decisions.ledger import (
+    HELD,
+    MEMBER,
+    owner_hash,
+    release,
+)
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.template import Access, parse
 from ansible_collections.muster.coordination.plugins.module_utils.errors import Malformed
 from ansible_collections.muster.coordination.plugins.module_utils.verbs import allocator as verbs
@@ -251,6 +256,17 @@ def test_a_lost_answer_at_any_write_makes_no_second_one() -> None:
             assert len(instances(api)) == 1
 
 
+def test_what_an_earlier_wish_has_left_is_not_given_for_another(api: MemoryApi) -> None:
+    crashing(api, lambda of: of.create(ANN, "k", Wish({"Size": 3})), 3, applied=True)
+    of = allocator(api)
+    (left,) = instances(api)
+    for owner in (TOTAL, "ann"):  # as the sweeper does, for nobody has come back
+        of.ledgers.change(owner, lambda ledger: (release(ledger, left["metadata"]["name"]), None))
+    with pytest.raises(Busy, match="earlier request"):
+        of.create(ANN, "k", Wish({"Size": 4}))
+    assert not verbs.held(of.ledgers, left)
+
+
 # ------------------------------------------------------------------------------------------ the warm pool
 
 
@@ -288,6 +304,10 @@ def test_nobody_but_administrators_sees_what_waits(api: MemoryApi) -> None:
     assert of.get(EVE, name)
     with pytest.raises(NotThere):
         of.get(Caller(""), name)
+    api.objects["instances", "ns", name]["spec"]["access"] = {"users": ["ann"], "groups": ["team"]}
+    for caller in (ANN, BOB):
+        with pytest.raises(NotThere):
+            of.get(caller, name)
 
 
 def test_two_never_claim_the_same(api: MemoryApi) -> None:
