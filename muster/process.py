@@ -177,6 +177,34 @@ class Web:
         self._server.server_close()
 
 
+class BoundedServer(ThreadingHTTPServer):
+    """A thread for each of at most so many connections; what comes beyond is hung up on."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler], connections: int) -> None:
+        self.address_family = _family(address[0])
+        self._room = threading.BoundedSemaphore(connections)
+        super().__init__(address, handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._room.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._room.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """The client went away; its log, not a stack, says why."""
+        say(logging.DEBUG, "connection lost", client=client_address[0], error=repr(sys.exc_info()[1]))
+
+
 def is_loopback(address: str) -> bool:
     """Whether a client's address is one of this host's own (127.0.0.0/8, ::1, also as ::ffff:127.0.0.1)."""
     ip = ipaddress.ip_address(address.partition("%")[0])

@@ -18,13 +18,12 @@ from __future__ import annotations
 
 import json
 import logging
-import socket
 import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, ClassVar, Final
 from urllib.parse import parse_qsl, unquote_to_bytes
@@ -32,7 +31,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 import prometheus_client
 
 from ansible_collections.muster.coordination.plugins.module_utils.errors import Malformed
-from muster.process import parse_address, say
+from muster.process import BoundedServer, parse_address, say
 
 VALUE_LIMIT: Final = 1024 * 1024  # bytes
 KEY_LIMIT: Final = 512  # bytes of UTF-8
@@ -156,7 +155,7 @@ class KeyValueServer:
         self._traffic = Handler.traffic = _Traffic()
         Handler.store, Handler.metrics = store, _Metrics(store)
         try:
-            self._server = _Server(parse_address(address), Handler)
+            self._server = BoundedServer(parse_address(address), Handler, CONNECTIONS)
         except OSError as error:
             raise Malformed("--listen", address, f"choose an address that is free here ({error.strerror})") from error
         self.port: int = self._server.server_address[1]
@@ -209,31 +208,6 @@ class _Metrics:
         for place, (name, text) in enumerate((("keys", "Keys that there are"), ("bytes", "Bytes of all values"))):
             gauge = prometheus_client.Gauge(f"muster_key_value_{name}", text, registry=self.registry)
             gauge.set_function(lambda place=place: store.size()[place])  # type: ignore[misc]
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128
-
-    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
-        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        self._room = threading.BoundedSemaphore(CONNECTIONS)
-        super().__init__(address, handler)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        if self._room.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
-            self.shutdown_request(request)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._room.release()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        say(logging.DEBUG, "connection lost", client=client_address[0])
 
 
 class _Handler(BaseHTTPRequestHandler):

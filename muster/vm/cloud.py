@@ -25,11 +25,9 @@ import logging
 import math
 import re
 import select
-import socket
-import sys
 import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -37,7 +35,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import prometheus_client
 
 from ansible_collections.muster.coordination.plugins.module_utils.errors import Malformed
-from muster.process import parse_address, say
+from muster.process import BoundedServer, parse_address, say
 from muster.vm.cloud_pages import ROUTES, Answer, Cloud, Request, Route
 from muster.vm.cloud_store import Store
 from muster.vm.cloud_wire import (
@@ -68,7 +66,7 @@ class CloudServer:
 
         Handler.cloud, Handler.metrics, Handler.token_file = cloud, metrics, token_file
         try:
-            self._server = _Server(parse_address(address), Handler)
+            self._server = BoundedServer(parse_address(address), Handler, CONNECTIONS)
         except OSError as error:
             raise Malformed("listen", address, f"choose an address that is free here ({error.strerror})") from error
         self.port: int = self._server.server_address[1]
@@ -77,32 +75,6 @@ class CloudServer:
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128
-
-    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
-        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        self._room = threading.BoundedSemaphore(CONNECTIONS)
-        super().__init__(address, handler)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        if self._room.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
-            self.shutdown_request(request)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._room.release()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """The client went away; its log, not a stack, says why."""
-        say(logging.DEBUG, "connection lost", client=client_address[0], error=repr(sys.exc_info()[1]))
 
 
 class _Metrics:
