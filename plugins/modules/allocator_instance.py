@@ -18,6 +18,7 @@ description:
   - An instance is the playbook's own by O(key). The same key is always the same instance, so a task can be repeated,
     by anybody who logs in as the same user, and also after its answer was lost.
 extends_documentation_fragment:
+  - muster.coordination.allocator_door
   - muster.coordination.k8s_auth_options
   - muster.coordination.k8s_attributes
 options:
@@ -79,24 +80,8 @@ options:
     description: Seconds to wait. The task fails then; what was asked for stays, and goes on.
     type: float
     default: 300
-  allocator_url:
-    description:
-      - URL of the allocator, such as V(https://allocator.example.com).
-      - O(ca_cert) and O(validate_certs) are about this URL then.
-      - One of this and O(allocator) is required.
-    type: str
-  token:
-    description:
-      - Bearer token for O(allocator_url). When not given, the one with which the options of authentication log in to
-        Kubernetes, which is sent over C(https) only, or to a loopback address.
-    type: str
   allocator:
     description: Name of the allocator, to do it straight in the cluster in which it runs or has run.
-    type: str
-  namespace:
-    description:
-      - Namespace of O(allocator). When not given, that of the context or of the Pod, else V(default). It is ignored
-        with O(allocator_url).
     type: str
   owner:
     description:

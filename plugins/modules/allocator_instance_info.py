@@ -15,6 +15,7 @@ description:
     the user has kept.
   - It talks to the allocator by HTTP (O(allocator_url)), or reads the same straight from the cluster (O(allocator)).
 extends_documentation_fragment:
+  - muster.coordination.allocator_door
   - muster.coordination.k8s_auth_options
   - muster.coordination.k8s_info_attributes
 options:
@@ -28,24 +29,8 @@ options:
     description: Return the instances of all users, for administrators.
     type: bool
     default: false
-  allocator_url:
-    description:
-      - URL of the allocator, such as V(https://allocator.example.com).
-      - O(ca_cert) and O(validate_certs) are about this URL then.
-      - One of this and O(allocator) is required.
-    type: str
-  token:
-    description:
-      - Bearer token for O(allocator_url). When not given, the one with which the options of authentication log in to
-        Kubernetes, which is sent over C(https) only, or to a loopback address.
-    type: str
   allocator:
     description: Name of the allocator, to read it straight from the cluster in which it runs or has run.
-    type: str
-  namespace:
-    description:
-      - Namespace of O(allocator). When not given, that of the context or of the Pod, else V(default). It is ignored
-        with O(allocator_url).
     type: str
   owner:
     description:
