@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,9 +15,11 @@ from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 
 from ansible_collections.muster.coordination.plugins.module_utils.api import NAMESPACES, Api
-from ansible_collections.muster.coordination.plugins.module_utils.credentials import Credentials
 from ansible_collections.muster.coordination.tests.browser.stand_in import StandIn, stand_in
 from ansible_collections.muster.coordination.tests.browser.tab import WATCHER, Tab
+from ansible_collections.muster.coordination.tests.integration.conftest import api, kubeconfig
+
+__all__ = ["api", "kubeconfig"]
 
 REMEDY = "run scripts/browser.sh, which installs one or says what to install"
 ARGUMENTS = (
@@ -78,22 +79,6 @@ def tab(chromium: webdriver.Chrome, server: StandIn) -> Iterator[Tab]:
     tab = Tab(chromium, server.url)
     yield tab
     tab.check()
-
-
-@pytest.fixture(scope="session")
-def kubeconfig() -> str:
-    """Of a kube-apiserver and Kubernetes' own controllers, as an administrator."""
-    path = os.environ.get("KUBECONFIG", "")
-    if not os.path.exists(path):
-        pytest.fail("KUBECONFIG names no cluster: run `scripts/on.sh control-plane pytest tests/browser`")
-    return path
-
-
-@pytest.fixture(scope="session")
-def api(kubeconfig: str) -> Iterator[Api]:
-    api = Api(Credentials.load({"kubeconfig": kubeconfig}))
-    yield api
-    api.close()
 
 
 @pytest.fixture(scope="module")
