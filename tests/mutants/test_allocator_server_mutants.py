@@ -5,46 +5,33 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from ansible_collections.muster.coordination.tests.mutants.allocator_server import FILES, MUTANTS, PROPERTIES, SUITES
-from ansible_collections.muster.coordination.tests.mutants.semaphore import Mutant
-from ansible_collections.muster.coordination.tests.mutants.test_semaphore_mutants import (
-    ROOT,
-    SOME_FAILED,
+from ansible_collections.muster.coordination.tests.mutants.planting import (
+    assert_caught,
     copy_of_the_tree,
-    first_failure,
+    each_with_its_suites,
     plant,
+    run_pytest,
 )
+from ansible_collections.muster.coordination.tests.mutants.semaphore import Mutant
 
 pytestmark = pytest.mark.mutants
-UNUSED = ("cacheprovider", "schemathesis", "hypothesispytest", "xdist", "anyio")  # plugins, of which one costs seconds
+UNUSED = ("schemathesis", "hypothesispytest", "xdist", "anyio")  # plugins, of which one costs seconds
 PATIENCE = 60  # seconds of a suite
 
 
-def copied(where: Path) -> Path:
-    """A copy of the tree with the processes in it, too."""
-    there = copy_of_the_tree(where)
-    shutil.copytree(ROOT / "muster", there / "muster", ignore=shutil.ignore_patterns("__pycache__"))
-    return there
-
-
 def run(there: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join((str(there), str(there.parents[2])))
-    environ = {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", "PYTEST_ADDOPTS": ""}
     plugins = [part for name in UNUSED for part in ("-p", f"no:{name}")]
-    command = [sys.executable, "-m", "pytest", "-x", "-q", *plugins, *arguments]
-    return subprocess.run(command, cwd=there, env=environ, capture_output=True, text=True, timeout=PATIENCE)
+    return run_pytest(there, *plugins, *arguments, patience=PATIENCE)
 
 
 def test_without_a_planted_bug_the_copy_passes_and_is_what_runs(tmp_path: Path) -> None:
-    there = copied(tmp_path)
+    there = copy_of_the_tree(tmp_path, processes=True)
     done = run(there, *FILES.values())
     assert done.returncode == 0, done.stdout[-3000:]
     marker = there / "muster/allocator/server.py"
@@ -62,20 +49,8 @@ def test_each_bug_breaks_something_known_and_has_a_name() -> None:
     assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
 
 
-@pytest.mark.parametrize(
-    ("mutant", "suite"),
-    [
-        pytest.param(mutant, suite, id=f"{mutant.breaks}: {mutant.name}, by {suite}")
-        for mutant in MUTANTS
-        for suite in mutant.caught_by
-    ],
-)
+@pytest.mark.parametrize(("mutant", "suite"), each_with_its_suites(MUTANTS))
 def test_it_is_caught(mutant: Mutant, suite: str, tmp_path: Path, record_property) -> None:
-    there = copied(tmp_path)
+    there = copy_of_the_tree(tmp_path, processes=True)
     plant(mutant, there)
-    done = run(there, *SUITES[suite])
-    assert done.returncode == SOME_FAILED and first_failure(done.stdout), (  # an error of the set-up catches nothing
-        f"{mutant.name} ({mutant.breaks}) was not caught by {suite}:\n{done.stdout[-3000:]}"
-    )
-    record_property("caught by", first_failure(done.stdout))
-    print(f"{mutant.breaks} | {mutant.name} | {first_failure(done.stdout)}")
+    assert_caught(mutant, suite, run(there, *SUITES[suite]), record_property)

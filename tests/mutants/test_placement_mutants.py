@@ -5,30 +5,26 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from ansible_collections.muster.coordination.tests.mutants.placement import MUTANTS, PROPERTIES, SUITES
-from ansible_collections.muster.coordination.tests.mutants.semaphore import Mutant
-from ansible_collections.muster.coordination.tests.mutants.test_semaphore_mutants import (
-    SOME_FAILED,
+from ansible_collections.muster.coordination.tests.mutants.planting import (
+    assert_caught,
     copy_of_the_tree,
-    first_failure,
+    each_with_its_suites,
     plant,
+    run_pytest,
 )
+from ansible_collections.muster.coordination.tests.mutants.semaphore import Mutant
 
 pytestmark = pytest.mark.mutants
 
 
 def run(there: Path, suite: str) -> subprocess.CompletedProcess[str]:
-    environ = {**os.environ, "PYTHONPATH": str(there.parents[2]), "PYTHONDONTWRITEBYTECODE": "1"}
-    environ |= {"HYPOTHESIS_PROFILE": "quick", "MUSTER_PLACEMENT_WORLDS": "400", "PYTEST_ADDOPTS": ""}
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *SUITES[suite]]
-    return subprocess.run(command, cwd=there, env=environ, capture_output=True, text=True, timeout=300)
+    return run_pytest(there, *SUITES[suite], HYPOTHESIS_PROFILE="quick", MUSTER_PLACEMENT_WORLDS="400")
 
 
 @pytest.mark.parametrize("suite", SUITES)
@@ -42,20 +38,8 @@ def test_for_each_property_a_bug_is_planted(prop: str) -> None:
     assert [mutant.name for mutant in MUTANTS if mutant.breaks == prop]
 
 
-@pytest.mark.parametrize(
-    ("mutant", "suite"),
-    [
-        pytest.param(mutant, suite, id=f"{mutant.breaks}: {mutant.name}, by {suite}")
-        for mutant in MUTANTS
-        for suite in mutant.caught_by
-    ],
-)
+@pytest.mark.parametrize(("mutant", "suite"), each_with_its_suites(MUTANTS))
 def test_it_is_caught(mutant: Mutant, suite: str, tmp_path: Path, record_property) -> None:
     there = copy_of_the_tree(tmp_path)
     plant(mutant, there)
-    done = run(there, suite)
-    assert done.returncode == SOME_FAILED and first_failure(done.stdout), (  # an error of the set-up catches nothing
-        f"{mutant.name} ({mutant.breaks}) was not caught by {suite}:\n{done.stdout[-3000:]}"
-    )
-    record_property("caught by", first_failure(done.stdout))
-    print(f"{mutant.breaks} | {mutant.name} | {first_failure(done.stdout)}")
+    assert_caught(mutant, suite, run(there, suite), record_property)

@@ -6,14 +6,18 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from ansible_collections.muster.coordination.tests.mutants import controllers, faults, tickets
+from ansible_collections.muster.coordination.tests.mutants.planting import (
+    assert_caught,
+    copy_of_the_tree,
+    plant,
+    run_pytest,
+)
 from ansible_collections.muster.coordination.tests.mutants.semaphore import (
     CLUSTER,
     DOES_NOT_APPLY,
@@ -32,7 +36,6 @@ PLANTED = {  # by engine; those on tickets are caught by suites of their own
         for mutant in tickets.MUTANTS
     ],
 }
-ROOT = Path(__file__).parents[2]
 SUITES = {
     UNIT: [
         "tests/unit/test_commit.py",
@@ -48,39 +51,11 @@ SUITES = {
     **faults.SUITES,
 }
 ON_A_CLUSTER = {CLUSTER, *faults.SUITES}
-SOME_FAILED = 1  # pytest's exit code; others are mistakes of the test itself
-
-
-def copy_of_the_tree(where: Path) -> Path:
-    """A collections tree with a copy of the code and its tests, which Python finds before the checkout."""
-    there = where / "ansible_collections/muster/coordination"
-    there.mkdir(parents=True)
-    for name in ("plugins", "tests"):
-        shutil.copytree(ROOT / name, there / name, ignore=shutil.ignore_patterns("__pycache__", "output", "mutants"))
-    shutil.copy(ROOT / "pyproject.toml", there)
-    return there
 
 
 def run(there: Path, suite: str) -> subprocess.CompletedProcess[str]:
-    environ = {**os.environ, "PYTHONPATH": str(there.parents[2]), "PYTHONDONTWRITEBYTECODE": "1"}
-    environ |= {"HYPOTHESIS_PROFILE": "quick", "MUSTER_SOAK_SECONDS": "15", "PYTEST_ADDOPTS": ""}
-    environ |= {"MUSTER_TEST_PATIENCE": "10"}  # seconds in which what a bug prevents is waited for
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *SUITES[suite]]
-    return subprocess.run(command, cwd=there, env=environ, capture_output=True, text=True, timeout=300)
-
-
-def plant(mutant: Mutant, there: Path) -> None:
-    path = there / mutant.file
-    source = path.read_text()
-    for old, new in mutant.edits:
-        assert source.count(old) == 1, f"{mutant.name}: {old!r} stands {source.count(old)} times in {mutant.file}"
-        source = source.replace(old, new)
-    compile(source, mutant.file, "exec")
-    path.write_text(source)
-
-
-def first_failure(output: str) -> str:
-    return next((line for line in output.splitlines() if line.startswith("FAILED")), "")
+    waits = {"MUSTER_TEST_PATIENCE": "10"}  # seconds in which what a bug prevents is waited for
+    return run_pytest(there, *SUITES[suite], HYPOTHESIS_PROFILE="quick", MUSTER_SOAK_SECONDS="15", **waits)
 
 
 @pytest.mark.mutants
@@ -126,9 +101,4 @@ def test_it_is_caught(
         os.environ["MUSTER_TEST_KUBECONFIG"] = str(Path(request.getfixturevalue("kubeconfig")).resolve())
     there = copy_of_the_tree(tmp_path)
     plant(mutant, there)
-    done = run(there, suite)
-    assert done.returncode == SOME_FAILED and first_failure(done.stdout), (  # an error of the set-up catches nothing
-        f"{mutant.name} ({mutant.breaks}) was not caught by {suite}:\n{done.stdout[-3000:]}"
-    )
-    record_property("caught by", first_failure(done.stdout))
-    print(f"{mutant.breaks} | {mutant.name} | {first_failure(done.stdout)}")
+    assert_caught(mutant, suite, run(there, suite), record_property)

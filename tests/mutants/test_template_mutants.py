@@ -5,32 +5,28 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from ansible_collections.muster.coordination.tests.mutants.planting import (
+    assert_caught,
+    copy_of_the_tree,
+    each_with_its_suites,
+    plant,
+    run_pytest,
+)
 from ansible_collections.muster.coordination.tests.mutants.semaphore import Mutant
 from ansible_collections.muster.coordination.tests.mutants.template import MUTANTS, PROPERTIES, SUITES
-from ansible_collections.muster.coordination.tests.mutants.test_semaphore_mutants import (
-    SOME_FAILED,
-    copy_of_the_tree,
-    first_failure,
-    plant,
-)
 
 pytestmark = pytest.mark.mutants
 PATIENCE = 600  # seconds of a suite
 
 
 def run(there: Path, *suites: str) -> subprocess.CompletedProcess[str]:
-    environ = {**os.environ, "PYTHONPATH": str(there.parents[2]), "PYTHONDONTWRITEBYTECODE": "1"}
-    environ |= {"HYPOTHESIS_PROFILE": "quick", "PYTEST_ADDOPTS": ""}
     files = [file for suite in suites for file in SUITES[suite]]
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *files]
-    return subprocess.run(command, cwd=there, env=environ, capture_output=True, text=True, timeout=PATIENCE)
+    return run_pytest(there, *files, patience=PATIENCE, HYPOTHESIS_PROFILE="quick")
 
 
 def test_without_a_planted_bug_the_copy_passes(tmp_path: Path) -> None:
@@ -49,19 +45,8 @@ def test_each_bug_breaks_something_known_and_has_a_name() -> None:
     assert {suite for mutant in MUTANTS for suite in mutant.caught_by} == SUITES.keys()
 
 
-@pytest.mark.parametrize(
-    ("mutant", "suite"),
-    [
-        pytest.param(mutant, suite, id=f"{mutant.breaks}: {mutant.name}, by {suite}")
-        for mutant in MUTANTS
-        for suite in mutant.caught_by
-    ],
-)
+@pytest.mark.parametrize(("mutant", "suite"), each_with_its_suites(MUTANTS))
 def test_it_is_caught(mutant: Mutant, suite: str, tmp_path: Path, record_property) -> None:
     there = copy_of_the_tree(tmp_path)
     plant(mutant, there)
-    done = run(there, suite)
-    assert done.returncode == SOME_FAILED and first_failure(done.stdout), (  # an error of the set-up catches nothing
-        f"{mutant.name} ({mutant.breaks}) was not caught by {suite}:\n{done.stdout[-3000:]}"
-    )
-    record_property("caught by", first_failure(done.stdout))
+    assert_caught(mutant, suite, run(there, suite), record_property)
