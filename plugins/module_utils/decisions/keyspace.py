@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import bisect
 import hashlib
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -74,7 +75,10 @@ class Source(NamedTuple):
 
 
 class Fact(NamedTuple):
-    """A range that is served, or ought to be. `assignment`: whose result it is, where no Partition says it yet."""
+    """A range that is served, or ought to be. `assignment`: whose result it is, where no Partition says it yet.
+
+    `follower`: a follower of the lost primary was called up.
+    """
 
     partition: str
     range: Range
@@ -83,6 +87,7 @@ class Fact(NamedTuple):
     proxy: str = ""
     sources: tuple[Source, ...] = ()
     assignment: str = ""
+    follower: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +167,7 @@ def results_of(assignment: Object) -> tuple[Fact, ...]:
             each.get("proxy") or "",
             _sources(each),
             name,
+            bool(each.get("follower")),
         )
         for each in (assignment.get("status") or {}).get("results") or ()
     )
@@ -235,7 +241,7 @@ def covers(ranges: Sequence[Range], whole: Range) -> bool:
     """Whether these, in order, are exactly the whole."""
     if not ranges or ranges[0].start != whole.start or ranges[-1].end != whole.end:
         return False
-    return all(adjacent(one, other) for one, other in zip(ranges, ranges[1:], strict=False))
+    return all(adjacent(one, other) for one, other in itertools.pairwise(ranges))
 
 
 def order(of: Range) -> tuple[str, str]:
@@ -265,7 +271,7 @@ def view(partitions: Iterable[Object], assignments: Iterable[Object]) -> View:
 def _without_overlaps(facts: Iterable[Fact]) -> tuple[list[Fact], list[str]]:
     """Those that hold, sorted by range, and the names of those that a higher epoch hides."""
     ordered = sorted(facts, key=lambda fact: order(fact.range))
-    if not any(overlaps(one.range, other.range) for one, other in zip(ordered, ordered[1:], strict=False)):
+    if not any(overlaps(one.range, other.range) for one, other in itertools.pairwise(ordered)):
         return ordered, []
     kept: list[Fact] = []
     hidden: list[str] = []
