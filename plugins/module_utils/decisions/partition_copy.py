@@ -103,7 +103,7 @@ def from_json(document: Any) -> Copy:
             document["role"],
             *numbers,
             *words,
-            followers=tuple(document.get("followers") or ()),
+            tuple(document.get("followers") or ()),
         )
         fine = copy.role in ROLES and isinstance(copy.partition, str)
         fine = fine and all(isinstance(number, int) and number >= 0 for number in numbers)
@@ -376,16 +376,9 @@ def _serve(copy: Copy, epoch: int, followers: tuple[str, ...], me: str) -> Verdi
     if epoch <= copy.fenced_epoch or epoch < copy.epoch:
         return Wait(f"{me} has it at epoch {epoch}, and was fenced at {copy.fenced_epoch}")
     kept = set(copy.followers) if epoch == copy.epoch and copy.role == PRIMARY else set()
-    return Serve(
-        copy._replace(
-            role=PRIMARY,
-            epoch=epoch,
-            followers=tuple(sorted({*followers, *kept})),
-            origin="",
-            proxy="",
-            **({} if epoch == copy.epoch else {"prepared": "", "assignment": "", "uid": ""}),
-        )
-    )
+    known = tuple(sorted({*followers, *kept}))
+    served = copy._replace(role=PRIMARY, epoch=epoch, followers=known, origin="", proxy="")
+    return Serve(served if epoch == copy.epoch else served._replace(prepared="", assignment="", uid=""))
 
 
 def _elsewhere(copy: Copy, fact: Fact) -> Verdict:
