@@ -101,9 +101,7 @@ def from_json(document: Any) -> Copy:
             document["partition"],
             keyspace.range_of(document),
             document["role"],
-            *numbers,
-            *words,
-            tuple(document.get("followers") or ()),
+            *(*numbers, *words, tuple(document.get("followers") or ())),
         )
         fine = copy.role in ROLES and isinstance(copy.partition, str)
         fine = fine and all(isinstance(number, int) and number >= 0 for number in numbers)
