@@ -30,6 +30,11 @@ Coordination for teams on Kubernetes.
   allocator       instances of a service, of your own: create, list, destroy
   allocatord      the service that gives them
   key-value       an example of what it gives: keys and values on a disk
+  partitions      a key space in ranges: who has which, and what is going on
+  partition-worker      the reference worker: keys and values, durable
+  partition-reconciler  carries out what was asked for: split, merge, move
+  partition-assigner    gives each partition a worker, and evens them out
+  partition-router      finds the worker that has a key, and passes requests on
 
 Most options can also be given by the environment variable that their help
 names in brackets.
@@ -47,6 +52,11 @@ SYSTEMS = {  # each has `add`, and is imported only when it is asked for
     "allocator": "muster.allocator.client_cli",
     "allocatord": "muster.allocator.server_cli",
     "key-value": "muster.allocator.keyvalue_cli",
+    "partitions": "muster.dstk.partitions_cli",
+    "partition-worker": "muster.dstk.worker_cli",
+    "partition-reconciler": "muster.dstk.reconciler_cli",
+    "partition-assigner": "muster.dstk.assigner_cli",
+    "partition-router": "muster.dstk.router_cli",
 }
 
 
