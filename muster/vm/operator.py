@@ -72,11 +72,11 @@ class VirtualMachines:
         if self._settled.pop(uid, None) == obj["metadata"]["resourceVersion"]:
             return None
         found: Found | None = None
-        refusal, has_written = "", False
+        refusal, is_own = "", False  # the second: whether the version is one that we wrote
         for _count in range(STEPS):
             step = _next(obj, found, refusal, term.fence)
             if isinstance(step, Done):
-                if has_written:
+                if is_own and "deletionTimestamp" not in obj["metadata"]:  # what is gone never comes back
                     self._settled[uid] = obj["metadata"]["resourceVersion"]
                 return None
             seconds = term.check()
@@ -84,11 +84,11 @@ class VirtualMachines:
                 written = machines.write(self._api, step, timeout=min(seconds, WRITE_SECONDS))
                 if written is None:
                     return None
-                if written.get("status") == step.desired.get("status"):
-                    self._tell_change(obj, written)
-                else:
-                    refusal = ""  # somebody was faster, and may have put it right
-                obj, has_written = written, True
+                if written.obj.get("status") == step.desired.get("status"):
+                    self._tell_change(obj, written.obj)
+                if not written.is_own:  # somebody may have put it right, or want it to be looked at
+                    refusal, found = "", None
+                obj, is_own = written
                 continue
             try:
                 found = self._call(step, found, Writer(term.fence, term.scope), min(seconds, CALL_SECONDS))

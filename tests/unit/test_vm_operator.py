@@ -115,6 +115,35 @@ def test_what_it_wrote_itself_is_no_news_once(bench: Bench) -> None:
     assert bench.calls() == before + 1
 
 
+@pytest.mark.parametrize("was_applied", [False, True], ids=["an old view", "a lost answer"])
+def test_what_others_wrote_between_the_look_and_the_write_is_news(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, was_applied: bool
+) -> None:
+    """A machine that is deleted after it was found, and the object touched: that is no write of the operator's own."""
+    bench.create()
+    with pytest.raises(Superseded):
+        bench.reconcile(Reign(checks=4))
+    old = bench.obj
+    assert (bench.phase, bench.site.listed()) == ("Creating", ["m-1"])
+    if not was_applied:
+        bench.reconcile()
+    read = bench.api.get
+
+    def meanwhile(*what: Any) -> Object:
+        """Whoever has just failed to write reads again; before that, this happens."""
+        monkeypatch.undo()
+        bench.site.delete("m-1", Writer())
+        obj = bench.obj
+        bench.api.replace(VIRTUAL_MACHINES, {**obj, "metadata": {**obj["metadata"], "annotations": {"touched": "1"}}})
+        return read(*what)
+
+    monkeypatch.setattr(bench.api, "get", meanwhile)
+    bench.api.faults = ["replace lost-applied"] if was_applied else []
+    bench.reconcile(obj=old)
+    bench.reconcile()  # the watch brings what was touched
+    assert (bench.phase, bench.site.listed()) == ("Running", ["m-2"])
+
+
 def test_without_a_term_nothing_is_done(bench: Bench) -> None:
     """Each number of checks ends it before another effect; whoever comes next goes on from there."""
     bench.create()
@@ -232,7 +261,8 @@ def test_a_write_that_went_wrong_is_looked_into(bench: Bench, fault: str) -> Non
     api: Any = bench.api
     step = Write({**obj, "status": {"phase": "Creating"}}, "status")
     written = machines.write(api, step, timeout=30)
-    assert written == bench.obj and written["status"] == {"phase": "Creating"}
+    assert written and written.obj == bench.obj and written.obj["status"] == {"phase": "Creating"}
+    assert written.is_own == (not fault.endswith("-applied")), "who reads again can't know who was there meanwhile"
 
 
 def test_who_was_overtaken_gets_what_is_there(bench: Bench) -> None:
@@ -241,7 +271,8 @@ def test_who_was_overtaken_gets_what_is_there(bench: Bench) -> None:
     api: Any = bench.api
     step = Write({**obj, "status": {"phase": "Creating"}}, "status")
     written = machines.write(api, step, timeout=30)
-    assert written == bench.obj and "status" not in written and written["spec"]["cores"] == 8
+    assert written and not written.is_own
+    assert written.obj == bench.obj and "status" not in written.obj and written.obj["spec"]["cores"] == 8
 
 
 def test_an_object_that_is_gone_or_another_is_not_written(bench: Bench) -> None:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from ansible_collections.muster.coordination.plugins.module_utils.api import Api, Resource
 from ansible_collections.muster.coordination.plugins.module_utils.commit import commit
@@ -16,20 +16,31 @@ VIRTUAL_MACHINES: Final = Resource("muster.dev/v1alpha1", "virtualmachines", "Vi
 Object = dict[str, Any]
 
 
-def write(api: Api, step: Write, *, timeout: float) -> Object | None:
+class Written(NamedTuple):
+    """The object as it is after a write.
+
+    `is_own`: the version is the one that this write made of the one that it was decided on. If not, somebody else may
+    have been there meanwhile: after a conflict, and also after an answer that was lost.
+    """
+
+    obj: Object
+    is_own: bool
+
+
+def write(api: Api, step: Write, *, timeout: float) -> Written | None:
     """Write it, if the object is still at the version that it was decided on.
 
-    Returns the object as it is then, written by us or by somebody else: decide on that. None where it is gone, also
-    where another one has its name. Raises TimedOut after `timeout` seconds, and what another try can't mend.
+    Decide on what is returned, whoever wrote it. None where the object is gone, also where another one has its name.
+    Raises TimedOut after `timeout` seconds, and what another try can't mend.
     """
     metadata = step.desired["metadata"]
     uid, version = metadata["uid"], metadata["resourceVersion"]
 
-    def decide(there: Object | None) -> tuple[Object | None, None]:
+    def decide(there: Object | None) -> tuple[Object | None, bool]:
         is_same = there is not None and there["metadata"]["resourceVersion"] == version
-        return (step.desired if is_same else there), None
+        return (step.desired if is_same else there), is_same
 
-    written = commit(
+    done = commit(
         api,
         VIRTUAL_MACHINES,
         metadata["name"],
@@ -38,5 +49,7 @@ def write(api: Api, step: Write, *, timeout: float) -> Object | None:
         subresource=step.subresource,
         timeout=timeout,
         seen={"metadata": metadata},
-    ).after
-    return written if written is not None and written["metadata"]["uid"] == uid else None
+    )
+    if done.after is None or done.after["metadata"]["uid"] != uid:
+        return None
+    return Written(done.after, is_own=done.verdict)
