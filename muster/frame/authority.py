@@ -132,7 +132,8 @@ class Tenures:
 
     def left(self) -> float:
         """Seconds for which the Lease may still be used; 0 or less: it may not."""
-        return self._until - self._clock()
+        with self._change:  # who is told that it may not comes before `extend`, which then says so
+            return self._until - self._clock()
 
     @property
     def until(self) -> float:
@@ -141,8 +142,13 @@ class Tenures:
     # ------------------------------------------------------------------------------------------ for the owner
 
     def extend(self, until: float) -> bool:
-        """The Lease may be used until then; whether it might not be used any more before."""
+        """The Lease may be used until then; whether it might not be used any more before.
+
+        If so, work was turned away that nobody has noted down: all has to be looked at anew.
+        """
         with self._change:
+            if self.left() <= 0:
+                self.lapse()  # the renewal was in time when it began, and late when it was done
             self._until = until
             if not self._has_lapsed:
                 return False
@@ -188,9 +194,12 @@ class Tenures:
             tenure.is_open = False
             return not tenure.busy
 
-    def reopen(self, name: Hashable) -> None:
+    def reopen(self, name: Hashable) -> bool:
+        """Let work begin on it; whether none might before."""
         with self._change:
-            self._tenures[name].is_open = True
+            tenure = self._tenures[name]
+            was_closed, tenure.is_open = not tenure.is_open, True
+            return was_closed
 
     def end(self, name: Hashable) -> None:
         with self._change:

@@ -185,7 +185,7 @@ class Shards(Office):
                     tenures.end(name)
                     drained.append(shard)
             elif has:
-                tenures.reopen(name)
+                gained = tenures.reopen(name) or gained  # what it was asked for meanwhile was turned away
             elif tenures.left() > 0:
                 tenures.begin(name, me, f"{self._scope}/{shard}", fence)
                 gained = True

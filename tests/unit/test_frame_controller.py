@@ -241,3 +241,32 @@ def test_a_term_can_be_checked_only_while_it_is_in_force() -> None:
             term.check()
         assert tenures.has_orphans()
     assert not tenures.has_orphans()
+
+
+def test_who_renews_too_late_is_told_that_work_was_turned_away() -> None:
+    """Also if nobody noticed before that the time was over: the renewal itself may have taken so long."""
+    now = [100.0]
+    tenures = Tenures(clock=lambda: now[0])
+    assert not tenures.extend(104.0)
+    tenures.begin("all", "me", "ns/lease", 7)
+    now[0] = 103.9
+    assert not tenures.extend(104.0)
+    now[0] = 104.0
+    with tenures.work("all") as term:
+        assert term is None
+    assert tenures.extend(108.0)
+    assert not tenures.extend(108.0)
+    now[0] = 108.0
+    assert tenures.lapse() and not tenures.lapse()
+    assert tenures.extend(112.0)
+
+
+def test_what_is_opened_again_may_have_been_asked_for_meanwhile() -> None:
+    tenures = Tenures()
+    tenures.extend(float("inf"))
+    tenures.begin("all", "me", "ns/lease", 7)
+    assert not tenures.reopen("all")
+    assert tenures.close("all")
+    with tenures.work("all") as term:
+        assert term is None
+    assert tenures.reopen("all") and not tenures.reopen("all")
