@@ -114,7 +114,7 @@ class Inspect(NamedTuple):
 
 
 class Survey(NamedTuple):
-    """Read which Partitions of the KeySpace overlap these, from the store."""
+    """Read which Partitions of the KeySpace overlap these, these included, by name, from the store."""
 
     names: tuple[str, ...]
 
@@ -361,12 +361,11 @@ class _Turn:
         if self.seen.overlapping is None:
             return Survey(tuple(_name(obj) for obj in fresh))
         for other in self.seen.overlapping:
+            at, claimed = keyspace.range_of(other), other["spec"].get("claimedBy") or ""
             for obj in fresh:
-                if not keyspace.overlaps(keyspace.range_of(obj), keyspace.range_of(other)):
+                if _name(other) == _name(obj) or not keyspace.overlaps(keyspace.range_of(obj), at):
                     continue
-                claimed = other["spec"].get("claimedBy") or ""
                 if other["spec"].get("epoch") or (claimed and _name(other) < _name(obj)):
-                    at = keyspace.range_of(other)
                     return self.aborts(f"Partition {_name(obj)} overlaps Partition {_name(other)}, {at}: delete one")
                 if claimed:
                     return self._queues(f"Partition {_name(obj)} overlaps {_name(other)}")
