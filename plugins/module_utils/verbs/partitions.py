@@ -226,7 +226,7 @@ def _present(
     return {
         "changed": space_before != space_after or bool(missing if check_mode else made),
         "assignment": {},
-        "partitions": [_told(fact, known) for fact in there],
+        "partitions": _told(there, known),
         "before": {**({"key_space": space_before} if options is not None else {}), "partitions": {}},
         "after": {**spec, "partitions": shown},
     }
@@ -471,9 +471,11 @@ def want_merge(known: Known, names: Sequence[str] | None, whole: Range | None) -
 
 
 def _merged_from(known: Known, fact: Fact) -> tuple[str, ...]:
-    """The operands of the merge that is just making this, if there is one."""
-    found = (each for each in known.assignments if each["metadata"]["name"] == fact.assignment)
-    return next(map(operations.operands, found), ())
+    """The operands of the operation that is just making this, if there is one."""
+    for each in known.assignments:
+        if _is_open(each) and fact.partition in {result.partition for result in keyspace.results_of(each)}:
+            return operations.operands(each)
+    return ()
 
 
 def _merge_of(known: Known, by_name: Mapping[str, Fact], names: Sequence[str]) -> Request:
@@ -535,7 +537,7 @@ def want_move(known: Known, name: str | None, to: str | None) -> Request:
 
     def same(plan: operations.Plan) -> bool:
         if plan.kind == operations.NEW:
-            return (name, to) in zip(plan.operands, plan.primaries, strict=True)
+            return (fact.partition, to) in zip(plan.operands, plan.primaries, strict=True)
         return plan.kind == operations.MOVE and plan.operands == (name,) and plan.target == to
 
     after = ((fact.range, to),)
@@ -610,7 +612,7 @@ def carry_out(
     return {
         "changed": is_new,
         "assignment": told_of(asked) if asked else {},
-        "partitions": [_told(fact, known) for fact in there],
+        "partitions": _told(there, known),
         "before": before,
         "after": after,
     }
@@ -755,7 +757,7 @@ def _look(api: Api, namespace: str, obj: Object, key: str | None, *, strict: boo
         "covered": not view.gaps,
         "gaps": [{"start": gap.start, "end": gap.end} for gap in view.gaps],
         "unserved": counts.get("", 0),
-        "partitions": [_told(fact, known) for fact in view.facts],
+        "partitions": _told(view.facts, known),
         "void": list(view.void),
         "operations": [told_of(each) for each in assignments if _is_open(each)],
         "aborted": [told_of(each) for each in assignments if operations.phase_of(each) == operations.ABORTED][-5:],
@@ -773,7 +775,7 @@ def _owner(known: Known, key: str, *, strict: bool) -> Result | None:
         if strict:
             raise
         return None
-    return _told(fact, known) if fact else None
+    return _told([fact], known)[0] if fact else None
 
 
 def read_workers(api: Api, namespace: str, key_space: str) -> list[Result]:
@@ -830,12 +832,16 @@ def told_of(assignment: Object) -> Result:
     }
 
 
-def _told(fact: Fact, known: Known) -> Result:
-    """One range of the effective view, with what its Partition says beside."""
+def _told(facts: Iterable[Fact], known: Known) -> list[Result]:
+    """Ranges of the effective view, each with what its Partition says beside."""
+    going = {each["metadata"]["name"] for each in known.assignments if _is_open(each)}
+    return [_told_one(fact, known, going) for fact in facts]
+
+
+def _told_one(fact: Fact, known: Known, going: set[str]) -> Result:
     obj = known.partitions.get(fact.partition) or {}
     spec, status = obj.get("spec") or {}, obj.get("status") or {}
-    operation = fact.assignment or spec.get("claimedBy") or ""
-    is_open = any(each["metadata"]["name"] == operation and _is_open(each) for each in known.assignments)
+    concerned = (fact.assignment, spec.get("claimedBy"), spec.get("madeBy"))
     fenced = "" if fact.assignment else spec.get("fencedBy") or ""
     return {
         "name": fact.partition,
@@ -845,7 +851,7 @@ def _told(fact: Fact, known: Known) -> Result:
         "proxy": fact.proxy or spec.get("proxy") or "",
         "epoch": fact.epoch,
         "followers": list(spec.get("followers") or ()),
-        "operation": operation if is_open else "",
+        "operation": next((name for name in concerned if name in going), ""),
         "fenced": bool(fenced),
         "phase": status.get("phase") or (READY if fact.assignment else ""),
         "message": status.get("message") or "",
