@@ -3,16 +3,27 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Planted bugs; those that need a cluster take it from the integration tests.
 
-With MUSTER_MUTANTS=first each is tried with the first suite that is said to catch it; else with all of them.
+MUSTER_MUTANTS says how many there are:
+- nothing: all, each with all suites that are said to catch it
+- first: all, each with the first of those suites
+- sample: of those, the first for each property that is broken, and every fourth of the rest; and of what passes without
+  a planted bug, the first suite of each file
 """
 
+from __future__ import annotations
+
 import os
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from ansible_collections.muster.coordination.tests.integration.conftest import control_plane, kubeconfig
 
 __all__ = ["control_plane", "kubeconfig"]
+
+EVERY = 4  # of a sample
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -21,13 +32,39 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if os.environ.get("MUSTER_MUTANTS") != "first":
-        return
-    wanted = {item: _is_wanted(getattr(item, "callspec", None)) for item in items}
-    config.hook.pytest_deselected(items=[item for item in items if not wanted[item]])
-    items[:] = [item for item in items if wanted[item]]
+    which = os.environ.get("MUSTER_MUTANTS", "")
+    if which not in ("", "first", "sample"):
+        raise pytest.UsageError(f"MUSTER_MUTANTS is {which!r}: leave it out, or give first or sample")
+    wanted = [item for item in items if not which or _is_first(_params(item))]
+    if which == "sample":
+        wanted = list(_sample(wanted))
+    kept = set(wanted)
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = wanted
 
 
-def _is_wanted(callspec) -> bool:
-    params = callspec.params if callspec else {}
+def _sample(items: list[pytest.Item]) -> Iterator[pytest.Item]:
+    """The same of the same; in each group something is left."""
+    numbers: Counter[str] = Counter()
+    groups: set[str] = set()
+    for item in items:
+        params = _params(item)
+        if not {"mutant", "suite"} & params.keys():
+            yield item
+            continue
+        test, _bracket, ident = item.nodeid.partition("[")
+        group = f"{test}[{ident.partition(':')[0]}" if "mutant" in params else test
+        is_its_turn = "mutant" in params and numbers[test] % EVERY == 0
+        if group not in groups or is_its_turn:
+            yield item
+        groups.add(group)
+        numbers[test] += 1
+
+
+def _params(item: pytest.Item) -> dict[str, Any]:
+    callspec = getattr(item, "callspec", None)
+    return callspec.params if callspec else {}
+
+
+def _is_first(params: dict[str, Any]) -> bool:
     return "mutant" not in params or params["suite"] == params["mutant"].caught_by[0]
