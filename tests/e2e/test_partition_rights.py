@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +50,7 @@ OWN, OTHER = "default.partition-worker-0", "default.partition-worker-99"  # Leas
 MOVE = {"type": "InterWorkerMove", "moveParams": {"partition": "part", "from": "a", "to": "b"}}
 SPECS: dict[Resource, Object] = {
     KEY_SPACES: {"keyLength": 8, "alphabet": "0123456789abcdef"},
-    PARTITIONS: {"range": {"start": "0", "end": "8"}},
+    PARTITIONS: {"range": {"start": "", "end": "8"}},
     ASSIGNMENTS: MOVE,
 }
 STATUS: dict[Resource, Object] = {
@@ -94,20 +94,30 @@ def document(resource: Resource, name: str, namespace: str | None, content: Obje
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    yield from make_place("deployment", tmp_path_factory.mktemp("tree"), PROCESSES)
+
+
+@pytest.fixture(scope="module")
+def sidecar(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """The reconcilers are beside the workers, and have their account."""
+    yield from make_place("sidecar", tmp_path_factory.mktemp("tree"), ("worker", "router", "assigner"))
+
+
+def make_place(kind: str, directory: Path, processes: Sequence[str]) -> Iterator[Place]:
     admin = administrator()
-    namespace, elsewhere = f"e2e-partitions-{os.getpid()}", f"e2e-partitions-{os.getpid()}-b"
+    namespace, elsewhere = f"e2e-partitions-{kind}-{os.getpid()}", f"e2e-partitions-{kind}-{os.getpid()}-b"
     for name in (namespace, elsewhere):
         with suppress(AlreadyExists):
             admin.create(NAMESPACES, {"metadata": {"name": name}})
     run("kubectl", "apply", "-k", str(KUSTOMIZE / "crds"))
     definitions = [f"crd/{kind.plural}.muster.dev" for kind in KINDS]
     run("kubectl", "wait", "--for=condition=Established", *definitions)
-    run("kubectl", "apply", "-k", str(write(tmp_path_factory.mktemp("tree"), namespace)))
+    run("kubectl", "apply", "-k", str(write(directory, namespace, ["components/sidecar"] * (kind == "sidecar"))))
     run("kubectl", "--namespace", namespace, "create", "serviceaccount", "nobody")
-    accounts = {name: account(namespace, f"partition-{name}") for name in PROCESSES}
+    accounts = {name: account(namespace, f"partition-{name}") for name in processes}
     place = Place(namespace, elsewhere, admin, {**accounts, "nobody": account(namespace, "nobody")})
     place.fill()
-    for name in PROCESSES:
+    for name in processes:
         until(f"the rights of the {name} are known", lambda name=name: may(place, name, reads(PARTITIONS)) is None)
     try:
         yield place
@@ -122,13 +132,14 @@ def without_finalizers(obj: Object) -> Object:
     return {**obj, "metadata": {**obj["metadata"], "finalizers": []}}
 
 
-def write(directory: Path, namespace: str) -> Path:
+def write(directory: Path, namespace: str, components: Sequence[str]) -> Path:
     """The kustomization in this namespace, with no Pod."""
     made = directory.resolve()
     none = json.dumps([{"op": "replace", "path": "/spec/replicas", "value": 0}])
     wanted = {
         "namespace": namespace,
         "resources": [os.path.relpath(KUSTOMIZE / "base", made)],
+        "components": [os.path.relpath(KUSTOMIZE / component, made) for component in components],
         "patches": [{"target": {"kind": "Deployment|StatefulSet"}, "patch": none}],
     }
     (made / "kustomization.yaml").write_text(json.dumps(wanted))
@@ -221,11 +232,12 @@ BINDING = {"roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Cluster
 READ: dict[str, Attempt] = {
     **{f"read a {kind.kind}": gets(kind) for kind in KINDS},
     "list the Partitions": reads(PARTITIONS),
-    "list the Assignments": reads(ASSIGNMENTS),
-    "find the workers": reads(LEASES),
     "read the Lease of a worker": gets(LEASES, OWN),
 }
-FOLLOW: dict[str, Attempt] = {f"follow each {kind.kind}": follows(kind) for kind in KINDS}
+FOLLOW: dict[str, Attempt] = {
+    **{f"follow each {kind.kind}": follows(kind) for kind in KINDS},
+    "find the workers": reads(LEASES),
+}
 ALLOWED: dict[str, dict[str, Attempt]] = {
     "worker": {
         **READ,
@@ -241,6 +253,7 @@ ALLOWED: dict[str, dict[str, Attempt]] = {
         "remove a Partition": deletes(PARTITIONS),
         "say how a Partition stands": updates(PARTITIONS, status=True),
         "hold an Assignment by a finalizer": updates(ASSIGNMENTS),
+        "delete an Assignment that is over": deletes(ASSIGNMENTS),
         "commit an Assignment": updates(ASSIGNMENTS, status=True),
         "lead": updates(LEASES, "partition-reconciler", **HOLDER),
         "make a Lease": makes(LEASES),
@@ -292,6 +305,7 @@ ONLY_RECONCILER: dict[str, Attempt] = {
     "commit an Assignment": updates(ASSIGNMENTS, status=True),
     "say how a Partition stands": updates(PARTITIONS, status=True),
     "change an Assignment": updates(ASSIGNMENTS),
+    "delete an Assignment": deletes(ASSIGNMENTS),
     "lead the reconcilers": updates(LEASES, "partition-reconciler", **HOLDER),
 }
 ONLY_ASSIGNER: dict[str, Attempt] = {
@@ -300,16 +314,22 @@ ONLY_ASSIGNER: dict[str, Attempt] = {
     "lead the assigners": updates(LEASES, "partition-assigner", **HOLDER),
 }
 ONLY_WORKER: dict[str, Attempt] = {"renew the Lease of a worker": updates(LEASES, OWN, **HOLDER)}
+ONLY_FOLLOWERS: dict[str, Attempt] = {  # a worker looks at what concerns it, and at nothing else
+    "list the Assignments": reads(ASSIGNMENTS),
+    "list the key spaces": reads(KEY_SPACES),
+    "list the Leases": reads(LEASES),
+    "follow the Partitions": follows(PARTITIONS),
+}
 NO_CONTROLLER: dict[str, Attempt] = {
     "see the Pods": reads(PODS),
     "write an Event": tells(),
     "write a Partition": updates(PARTITIONS),
 }
 DENIED: dict[str, dict[str, Attempt]] = {
-    "worker": {**NOBODY, **ONLY_RECONCILER, **ONLY_ASSIGNER, **NO_CONTROLLER},
+    "worker": {**NOBODY, **ONLY_RECONCILER, **ONLY_ASSIGNER, **NO_CONTROLLER, **ONLY_FOLLOWERS},
     "router": {**NOBODY, **ONLY_RECONCILER, **ONLY_ASSIGNER, **ONLY_WORKER, **NO_CONTROLLER, "make one": makes(LEASES)},
-    "reconciler": {**NOBODY, **ONLY_ASSIGNER, **ONLY_WORKER, "delete an Assignment": deletes(ASSIGNMENTS)},
-    "assigner": {**NOBODY, **ONLY_RECONCILER, **ONLY_WORKER, "delete an Assignment": deletes(ASSIGNMENTS)},
+    "reconciler": {**NOBODY, **ONLY_ASSIGNER, **ONLY_WORKER},
+    "assigner": {**NOBODY, **ONLY_RECONCILER, **ONLY_WORKER},
 }
 
 
@@ -346,7 +366,7 @@ def test_nothing_else_it_may(place: Place, process: str, attempt: Attempt) -> No
 # ------------------------------------------------------------------------------------------------ all rules
 
 Rule = tuple[str, str, str]  # verb, resource, name ("": any)
-GET, FOLLOWED = ("get", "list"), ("get", "list", "watch")
+FOLLOWED = ("get", "list", "watch")
 
 
 def rules(verbs: tuple[str, ...], *resources: str, names: tuple[str, ...] = ("",)) -> set[Rule]:
@@ -357,11 +377,15 @@ OBJECTS, LEASE = ("keyspaces", "partitions", "assignments"), "leases"
 WORKERS = tuple(f"default.partition-worker-{number}" for number in range(32))
 LEADS = rules(FOLLOWED, *OBJECTS, LEASE, "pods") | rules(("create",), LEASE, "events")
 RULES: dict[str, set[Rule]] = {
-    "worker": rules(GET, *OBJECTS, LEASE) | rules(("create",), LEASE) | rules(("update",), LEASE, names=WORKERS),
+    "worker": rules(("get",), *OBJECTS, LEASE)
+    | rules(("list",), "partitions")
+    | rules(("create",), LEASE)
+    | rules(("update",), LEASE, names=WORKERS),
     "router": rules(FOLLOWED, *OBJECTS, LEASE),
     "reconciler": LEADS
     | rules(("create", "update", "delete"), "partitions")
-    | rules(("update",), "assignments", "assignments/status", "partitions/status")
+    | rules(("update", "delete"), "assignments")
+    | rules(("update",), "assignments/status", "partitions/status")
     | rules(("update",), LEASE, names=("partition-reconciler",)),
     "assigner": LEADS
     | rules(("create",), "assignments")
@@ -374,6 +398,16 @@ RULES: dict[str, set[Rule]] = {
 def test_these_are_all_its_rights(place: Place, process: str) -> None:
     """As the API server lists them, beside those that every account has."""
     assert listed(place, process) - listed(place, "nobody") == RULES[process]
+
+
+def test_beside_a_worker_a_reconciler_has_no_more(sidecar: Place) -> None:
+    """But what coordinates so many of them, by name."""
+    names = tuple(f"partition-reconciler-partition-worker-{number}" for number in range(32))
+    whole = RULES["worker"] | RULES["reconciler"] - rules(("update",), LEASE, names=("partition-reconciler",))
+    whole |= rules(("update",), LEASE, names=names) | rules(("create",), "configmaps")
+    whole |= rules(("update", *FOLLOWED), "configmaps", names=("partition-reconciler-shards",))
+    assert listed(sidecar, "worker") - listed(sidecar, "nobody") == whole
+    assert listed(sidecar, "assigner") - listed(sidecar, "nobody") == RULES["assigner"]
 
 
 def listed(place: Place, process: str) -> set[Rule]:
