@@ -17,12 +17,14 @@ import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import indent
 from typing import NamedTuple
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 REPORTS = CHECKOUT / "build" / "junit"
 INSTALL_LOG = CHECKOUT / "build" / "cluster-install.log"
 CONTROL_PLANE, NODE = "control-plane", "node"
+MESSAGE_LINES, LONGEST_LINE = 15, 300  # of the failure of one test, in the summary
 
 
 class Part(NamedTuple):
@@ -133,8 +135,9 @@ def summary(outcomes: list[Outcome], seconds: float) -> int:
     for outcome in outcomes:
         word = "passed" if outcome.passed else "FAILED"
         print(f"  {word}  {outcome.seconds:6.0f} s  {outcome.part.target:<18} {outcome.remark}")
-    for name in not_passed():
+    for name, message in not_passed():
         print(f"  FAILED  {name}")
+        print(indent(message, " " * 10), end="")
     passed, failed, skipped = reports()
     for outcome in outcomes:
         counted = (REPORTS / f"{outcome.part.target}.xml").exists()
@@ -146,14 +149,21 @@ def summary(outcomes: list[Outcome], seconds: float) -> int:
     return 1 if broken else 0
 
 
-def not_passed() -> list[str]:
-    """The tests that failed, by name: the end of a long log is all that some people get to see."""
+def not_passed() -> list[tuple[str, str]]:
+    """The tests that failed, and how: the end of a long log is all that some people get to see."""
     return [
-        f"{path.stem}: {case.get('classname')}::{case.get('name')}"
+        (f"{path.stem}: {case.get('classname')}::{case.get('name')}", beginning_of(trouble))
         for path in sorted(REPORTS.glob("*.xml"))
         for case in ElementTree.parse(path).getroot().iter("testcase")
-        if case.find("failure") is not None or case.find("error") is not None
+        if (trouble := next((each for each in case if each.tag in ("failure", "error")), None)) is not None
     ]
+
+
+def beginning_of(trouble: ElementTree.Element) -> str:
+    """The first lines of what pytest says of a failure: what was found, not where."""
+    lines = [line[:LONGEST_LINE] for line in (trouble.get("message") or trouble.text or "").strip().splitlines()]
+    more = [f"… and {len(lines) - MESSAGE_LINES} lines more"] if len(lines) > MESSAGE_LINES else []
+    return "".join(f"{line}\n" for line in [*lines[:MESSAGE_LINES], *more])
 
 
 def reports() -> tuple[int, int, int]:
