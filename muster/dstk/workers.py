@@ -221,15 +221,18 @@ class WorkerClient:
         self, worker: str, address: str, partitions: Iterable[str] = (), *, timeout: float = CALL_SECONDS
     ) -> dict[str, Copy]:
         """What it has of these partitions, or of all. Raises Unreachable, also where another worker answers."""
-        query = urlencode([("partition", name) for name in partitions])
+        wanted = set(partitions)
+        query = urlencode([("partition", name) for name in sorted(wanted)])
         status, document = self._request("GET", address, f"/v1/worker{'?' if query else ''}{query}", None, timeout)
+        if status == 400 and len(wanted) > 1:  # it knows the parameter only once
+            status, document = self._request("GET", address, "/v1/worker", None, timeout)
         if status != 200 or not isinstance(document, dict) or document.get("worker") != worker:
             raise Unreachable(f"{worker} at {address or 'no address'} answers {status}, or is another worker")
         try:
             found = [from_json(each) for each in document["copies"]]
         except (KeyError, TypeError, Malformed) as error:
             raise Unreachable(f"{worker} does not say what it has: {error}") from error
-        return {copy.partition: copy for copy in found}
+        return {copy.partition: copy for copy in found if not wanted or copy.partition in wanted}
 
     def call(
         self, worker: str, address: str, verb: str, body: Mapping[str, Any], *, timeout: float = CALL_SECONDS
