@@ -613,7 +613,7 @@ class Worker:
                 got = self.store.get(copy.partition, key)
             except KeyError:
                 continue
-            if await self._is_replicated(copy.partition, got.position, grant) and self._still(copy.partition, grant):
+            if await self._may_be_told(copy, got.position, grant):
                 return copy, got.value
         raise Refusal("unserved", "it changes hands again and again", partition=copy.partition)
 
@@ -658,9 +658,18 @@ class Worker:
                 page = await self.read(partial(self.store.scan, name, after, start, end, limit, SCAN_BYTES))
             except KeyError:
                 continue
-            if await self._is_replicated(name, page.position, grant) and self._still(name, grant):
+            if await self._may_be_told(copy, page.position, grant):
                 return copy, page
         raise Refusal("unserved", "it changes hands again and again", partition=copy.partition)
+
+    async def _may_be_told(self, copy: Copy, position: int, grant: Grant) -> bool:
+        """Whether what was read counts; False: ask again who has it. Raises Refusal."""
+        is_replicated = await self._is_replicated(copy.partition, position, grant)
+        if not self._still(copy.partition, grant):
+            return False
+        if not is_replicated:  # it may be lost yet, with this worker
+            raise Refusal("unserved", "its followers do not have what is here (yet)", partition=copy.partition)
+        return True
 
     def _unknown(self, copy: Copy, why: str) -> Refusal:
         self.unknown += 1
