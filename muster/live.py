@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol, TextIO, runtime_checkable
 
 from ansible_collections.muster.coordination.plugins.module_utils.api import Api, ApiError, Forbidden, Trouble
 from muster.table import plain, table
@@ -46,6 +46,14 @@ class Picture(Protocol):
 
     def gist(self, found: Found) -> Any:
         """Differs where there is news for files and pipes."""
+
+
+@runtime_checkable
+class Painted(Protocol):
+    """What a picture may have besides: colours, which don't count for the width of a line."""
+
+    def paint(self, line: str) -> str:
+        """One of its lines, with colours."""
 
 
 def watch(
@@ -202,7 +210,9 @@ class Screen:
         return self._origin + time.monotonic()
 
     def _bold(self, line: str) -> str:
-        return f"\033[1m{line}\033[0m" if line.startswith(self._picture.title) else line
+        if line.startswith(self._picture.title):
+            return f"\033[1m{line}\033[0m"
+        return self._picture.paint(line) if isinstance(self._picture, Painted) else line
 
 
 # ---------------------------------------------------------------------------------------------- for pictures
