@@ -227,7 +227,7 @@ def test_an_assignment_that_is_let_in_can_be_understood(shelf: Shelf, spec: Obje
             "Duplicate value",
         ),
         (
-            {"type": "New", "newParams": {**NEW["newParams"], "partitions": [NEW["newParams"]]}},  # type: ignore[dict-item]
+            {"type": "New", "newParams": {**NEW["newParams"], "partitions": [NEW["newParams"]]}},
             "and not both",
         ),
         ({"type": "InWorkerSplit", "splitParams": {"partition": "p", "splitKey": ""}}, "at least 1 chars"),
