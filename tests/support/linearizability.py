@@ -8,7 +8,8 @@ nobody knows what became may happen at any time after its call, or never. Every 
 says which put it saw. That is used to know more of unknown puts, before anything is searched:
 - one whose value nobody has read need not have happened: if it had, right before another write, nobody can tell;
 - one whose value was read has happened before the first such get returned.
-What is left open are unknown deletes. They do all the same, so of those that could happen the oldest is taken.
+What is left open are unknown deletes. They do all the same, so the oldest is taken first, and of two ways to the same
+state the one that needed fewer of them is as good. Of deletes with an outcome the one that returns first goes first.
 
 The search goes through calls and returns in order of time, and keeps every state in which the register may be,
 together with which of the pending operations have happened by then. A get happens as soon as it fits, for it changes
@@ -23,7 +24,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 PUT, DELETE, GET = "put", "delete", "get"
@@ -35,7 +35,9 @@ Value = str | None  # None: there is nothing under the key
 
 
 class Op(NamedTuple):
-    """`value` is what was put, or read; None of a delete. Times are of one monotonic clock; `returned` None: the outcome is not known.
+    """`value`: what was put, or read; None of a delete. Times are of one monotonic clock.
+
+    `returned` None: the outcome is not known.
 
     A get without an outcome says nothing, and so does a write that certainly did not happen: leave both out.
     """
@@ -67,12 +69,14 @@ class Violation(NamedTuple):
         return f"{self.key}: {self.at} fits no order; right before it, {values} was possible:\n    {listed}"
 
 
-@dataclass(frozen=True, slots=True)
-class _State:
+class _State(NamedTuple):
     """Where the register may be: its value, and which of the pending operations, by number, have happened."""
 
     value: Value
     happened: frozenset[int]
+
+
+_States = dict[_State, int]  # how many unknown deletes it took at least
 
 
 def check(ops: Iterable[Op], initial: Mapping[str, Value] | None = None) -> list[Violation]:
@@ -93,19 +97,21 @@ def _check_key(key: str, ops: Sequence[Op], initial: Value) -> Violation | None:
     for op in ordered:
         if op.kind == GET and op.value not in written:
             return Violation(key, op, (), _around(ordered, op))
-    states, pending = {_State(initial, frozenset())}, set[int]()
+    states, pending, lost = {_State(initial, frozenset()): 0}, set[int](), 0
     for _time, is_return, number in _events(ordered):
-        if not is_return:
+        op = ordered[number]
+        if not is_return and op.returned is None:
+            lost += 1
+        elif not is_return:
             pending.add(number)
-            if ordered[number].kind == GET:
-                states = {_with_gets(state, ordered, (number,)) for state in states}
-            continue
-        before = states
-        states = _after(states, number, ordered, pending)
-        pending.discard(number)
-        if not states:
-            possible = sorted({state.value for state in before}, key=str)
-            return Violation(key, ordered[number], tuple(possible), _around(ordered, ordered[number]))
+            if op.kind == GET:
+                states = {_with_gets(state, ordered, (number,)): used for state, used in states.items()}
+        else:
+            before, states = states, _after(states, number, ordered, pending, lost)
+            pending.discard(number)
+            if not states:
+                possible = sorted({state.value for state in before}, key=str)
+                return Violation(key, op, tuple(possible), _around(ordered, op))
     return None
 
 
@@ -141,21 +147,29 @@ def _events(ops: Sequence[Op]) -> list[tuple[int, bool, int]]:
     return sorted([*calls, *returns])
 
 
-def _after(states: set[_State], number: int, ops: Sequence[Op], pending: set[int]) -> set[_State]:
+def _after(states: _States, number: int, ops: Sequence[Op], pending: set[int], lost: int) -> _States:
     """All states in which this operation has happened, reached by letting pending ones happen."""
-    reached: set[_State] = set()
-    seen, stack = set(states), list(states)
-    writes = [each for each in sorted(pending) if ops[each].kind != GET]
+    reached: _States = {}
+    least, stack = dict(states), list(states)
+    puts = [each for each in pending if ops[each].kind == PUT]
     gets = [each for each in pending if ops[each].kind == GET]
+    deletes = sorted((each for each in pending if ops[each].kind == DELETE), key=lambda each: _end(ops[each]))
     while stack:
         state = stack.pop()
+        used = least[state]
         if number in state.happened:
-            reached.add(_State(state.value, state.happened - {number}))
+            over = _State(state.value, state.happened - {number})
+            reached[over] = min(used, reached.get(over, used))
             continue
-        for other in _candidates(state, ops, writes):
-            following = _with_gets(_State(ops[other].value, state.happened | {other}), ops, gets)
-            if following not in seen:
-                seen.add(following)
+        known = [each for each in puts if each not in state.happened]
+        known += [each for each in deletes if each not in state.happened][:1]
+        made = [(_State(ops[each].value, state.happened | {each}), used) for each in known]
+        if used < lost and state.value is not None:
+            made.append((_State(None, state.happened), used + 1))
+        for raw, needed in made:
+            following = _with_gets(raw, ops, gets)
+            if needed < least.get(following, FOREVER):
+                least[following] = needed
                 stack.append(following)
     return reached
 
@@ -164,19 +178,6 @@ def _with_gets(state: _State, ops: Sequence[Op], gets: Iterable[int]) -> _State:
     """The same when all pending gets that fit it have happened."""
     fitting = {each for each in gets if ops[each].value == state.value}
     return _State(state.value, state.happened | fitting) if fitting - state.happened else state
-
-
-def _candidates(state: _State, ops: Sequence[Op], writes: Iterable[int]) -> Iterable[int]:
-    """Pending writes that have not happened; of the deletes without an outcome only the oldest."""
-    is_first = True
-    for number in writes:
-        if number in state.happened:
-            continue
-        if ops[number].returned is not None:
-            yield number
-        elif is_first and state.value is not None:
-            yield number
-        is_first = is_first and ops[number].returned is not None
 
 
 def _around(ordered: Sequence[Op], op: Op) -> tuple[Op, ...]:

@@ -180,9 +180,9 @@ def register_history(dice: random.Random, count: int, clients: int) -> list[Op]:
 
 def test_long_histories_of_a_real_register_pass_and_one_wrong_read_is_found() -> None:
     dice = random.Random(11)
-    for _round in range(5):
-        ops = register_history(dice, 3000, 8)
+    for _round in range(3):
+        ops = register_history(dice, 2000, 4)
         assert check(ops) == []
-        read = next(at for at in range(2000, 3000) if ops[at].kind == GET and ops[at].value)
+        read = next(at for at in range(1000, 2000) if ops[at].kind == GET and ops[at].value)
         old = next(op.value for op in ops if op.kind == PUT and op.returned is not None)
         assert check([*ops[:read], ops[read]._replace(value=old), *ops[read + 1 :]])
