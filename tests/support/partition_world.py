@@ -33,6 +33,7 @@ from ansible_collections.muster.coordination.plugins.module_utils.decisions.part
     Copy,
 )
 
+Pairs = tuple[tuple[str, str], ...]
 STAMP = "2026-01-01T00:00:00+00:00"
 EARLY = 1767225600.0  # that, in seconds since 1970
 LATE = EARLY + 1e6  # every budget is over
@@ -250,110 +251,126 @@ def worker_of(state: State, name: str) -> Worker:
 # ------------------------------------------------------------------------------------------ what a worker reads
 
 
-def verdict_of(worker: Worker, read: Read) -> Any:
-    copies = {copy.partition: copy for copy in worker.copies}
+@functools.lru_cache(maxsize=None)
+def verdict_of(held: tuple[Copy, ...], read: Read, me: str) -> Any:
+    copies = {copy.partition: copy for copy in held}
     heirs = None if read.heirs is None else [obj_of(each) for each in read.heirs]
     copy = copies[read.partition]
-    return rules.authority(copies, copy, obj_of(read.seen), obj_of(read.other or ""), worker.name, heirs=heirs)
+    return rules.authority(copies, copy, obj_of(read.seen), obj_of(read.other or ""), me, heirs=heirs)
 
 
-def applied(state: State, worker: Worker, read: Read) -> State | None:
-    """What becomes of it when the worker does what it may by its read; None: nothing changes."""
-    verdict = verdict_of(worker, read)
+@functools.lru_cache(maxsize=None)
+def applied(worker: Worker, read: Read) -> tuple[Worker, tuple[tuple[str, int], ...]] | None:
+    """The worker when it has done what it may by its read, and what it serves since; None: nothing changes."""
+    verdict = verdict_of(worker.copies, read, worker.name)
+    served: tuple[tuple[str, int], ...] = ()
     if isinstance(verdict, rules.Serve):
-        copy = verdict.copy
-        return serving(state, worker, changed(worker, (copy,)), ((copy.partition, copy.epoch),))
-    if isinstance(verdict, rules.Take):
+        after, served = changed(worker, (verdict.copy,)), ((verdict.copy.partition, verdict.copy.epoch),)
+    elif isinstance(verdict, rules.Take):
         after = changed(worker, verdict.copies, verdict.sources)
-        return serving(state, worker, after, tuple((copy.partition, copy.epoch) for copy in verdict.copies))
-    if isinstance(verdict, rules.Drop):
-        return with_worker(state, changed(worker, (), (read.partition,)))
-    return None
-
-
-def serving(state: State, before: Worker, after: Worker, served: tuple[tuple[str, int], ...]) -> State | None:
-    after = after._replace(serves=tuple(sorted({*after.serves, *served})))
-    if after == before:
+        served = tuple((copy.partition, copy.epoch) for copy in verdict.copies)
+    elif isinstance(verdict, rules.Drop):
+        after = changed(worker, (), (read.partition,))
+    else:
         return None
-    state, high, wrong = with_worker(state, after), list(state.served), state.wrong
+    after = after._replace(serves=tuple(sorted({*after.serves, *served})))
+    return None if after == worker else (after, served)
+
+
+def with_served(state: State, worker: Worker, served: tuple[tuple[str, int], ...]) -> State:
+    state, high, wrong = with_worker(state, worker), list(state.served), state.wrong
     for name, epoch in served:
-        copy = copy_of(after, name)
+        copy = copy_of(worker, name)
         assert copy is not None
         for key in keys_in(copy.range):
             if epoch < high[key]:
-                wrong = f"P7: {after.name} serves {ALPHABET[key]} at epoch {epoch}, after {high[key]}"
+                wrong = f"P7: {worker.name} serves {ALPHABET[key]} at epoch {epoch}, after {high[key]}"
             high[key] = max(high[key], epoch)
-    return state._replace(served=tuple(high), wrong=wrong)
+    return state._replace(served=tuple(high), wrong=wrong) if served else state
 
 
-def heirs_of(state: State, name: str) -> tuple[str, ...]:
+def heirs_of(partitions: Pairs, name: str) -> tuple[str, ...]:
     """As a worker lists them: Partitions that have this one among their sources, and the Partition itself."""
     return tuple(
         of
-        for other, of in state.partitions
+        for other, of in partitions
         if other == name or any(each["partition"] == name for each in obj_of(of)["spec"].get("sources") or ())
     )
 
 
-def reading(state: State, worker: Worker, read: Read) -> tuple[Read, bool]:
+def reading(partitions: Pairs, assignments: Pairs, worker: Worker, read: Read) -> tuple[Read, bool]:
     """One read further; whether that was the last."""
     if read.other is None:
         name = rules.assignment_to_read(read.copy, obj_of(read.seen))
-        read = read._replace(other=dict(state.assignments).get(name, "") if name else "")
+        read = read._replace(other=dict(assignments).get(name, "") if name else "")
     else:
-        read = read._replace(heirs=heirs_of(state, read.partition))
-    return read, not isinstance(verdict_of(worker, read), rules.NeedsHeirs)
+        read = read._replace(heirs=heirs_of(partitions, read.partition))
+    return read, not isinstance(verdict_of(worker.copies, read, worker.name), rules.NeedsHeirs)
 
 
-def look(state: State, worker: Worker, name: str) -> State:
+@functools.lru_cache(maxsize=None)
+def looked(
+    partitions: Pairs, assignments: Pairs, worker: Worker, name: str
+) -> tuple[Worker, tuple[tuple[str, int], ...]] | None:
     """Read all, and do it, in one step."""
     copy = copy_of(worker, name)
     assert copy is not None
-    read, is_last = Read(name, plain(copy), dict(state.partitions).get(name, "")), False
+    read, is_last = Read(name, plain(copy), dict(partitions).get(name, "")), False
     while not is_last:
-        read, is_last = reading(state, worker, read)
-    return applied(state, worker, read) or state
+        read, is_last = reading(partitions, assignments, worker, read)
+    return applied(worker, read)
+
+
+def look(state: State, worker: Worker, name: str) -> State:
+    after = looked(state.partitions, state.assignments, worker, name)
+    return with_served(state, *after) if after else state
+
+
+@functools.lru_cache(maxsize=None)
+def own_moves(
+    partitions: Pairs, assignments: Pairs, worker: Worker, stale: bool
+) -> list[tuple[str, Worker, tuple[tuple[str, int], ...]]]:
+    """What a worker may do by what it reads."""
+    found = []
+    there, me = dict(partitions), worker.name
+    for copy in worker.copies if worker.leased else ():
+        name = copy.partition
+        read = next((each for each in worker.reads if each.partition == name), None)
+        if not stale:
+            after = looked(partitions, assignments, worker, name)
+            if after:
+                found.append((f"{me} looks at {name}", *after))
+        elif read is None:
+            read, is_last = Read(name, plain(copy), there.get(name, "")), False
+            if not rules.assignment_to_read(copy, obj_of(read.seen)):
+                read, is_last = reading(partitions, assignments, worker, read)
+            if not is_last or applied(worker, read):
+                found.append((f"{me} reads Partition {name}", with_read(worker, name, read), ()))
+        elif read.other is None or isinstance(verdict_of(worker.copies, read, me), rules.NeedsHeirs):
+            further, is_last = reading(partitions, assignments, worker, read)
+            useless = is_last and not applied(worker, further)
+            found.append((f"{me} reads on about {name}", with_read(worker, name, None if useless else further), ()))
+        else:
+            without = with_read(worker, name, None)
+            what = f"{me} acts on what it has read of {name}: {verdict_of(worker.copies, read, me)}"
+            found.append((what, *(applied(without, read) or (without, ()))))
+    return found
 
 
 def worker_moves(story: Story, state: State, worker: Worker) -> Iterator[tuple[str, State]]:
-    there, me = dict(state.partitions), worker.name
-    for copy in worker.copies:
-        if not worker.leased:
-            break
-        name = copy.partition
-        read = next((each for each in worker.reads if each.partition == name), None)
-        if not story.stale:
-            after = look(state, worker, name)
-            if after is not state:
-                yield f"{me} looks at {name}", after
-            continue
-        if read is None:
-            read = Read(name, plain(copy), there.get(name, ""))
-            if not rules.assignment_to_read(copy, obj_of(read.seen)):
-                read, _is_last = reading(state, worker, read)
-                if not isinstance(verdict_of(worker, read), rules.NeedsHeirs) and not applied(state, worker, read):
-                    continue
-            yield f"{me} reads Partition {name}", with_read(state, worker, name, read)
-            continue
-        if read.other is None or isinstance(verdict_of(worker, read), rules.NeedsHeirs):
-            after_read, is_last = reading(state, worker, read)
-            useless = is_last and not applied(state, worker, after_read)
-            yield f"{me} reads on about {name}", with_read(state, worker, name, None if useless else after_read)
-        else:
-            without = with_read(state, worker, name, None)
-            after = applied(without, worker_of(without, me), read)
-            yield f"{me} acts on what it has read of {name}: {verdict_of(worker, read)}", after or without
+    for what, after, served in own_moves(state.partitions, state.assignments, worker, story.stale):
+        yield what, with_served(state, after, served)
     yield from loads(state, worker)
     if state.losses < story.losses and (worker.leased or worker.serves):
         lost = worker._replace(leased=False, serves=(), reads=())
-        yield f"{me} is lost", with_worker(state, lost)._replace(losses=state.losses + 1)
+        yield f"{worker.name} is lost", with_worker(state, lost)._replace(losses=state.losses + 1)
     if not worker.leased:
-        yield f"{me} has its Lease again", with_worker(state, worker._replace(leased=True))
+        yield f"{worker.name} has its Lease again", with_worker(state, worker._replace(leased=True))
 
 
-def with_read(state: State, worker: Worker, name: str, read: Read | None) -> State:
+def with_read(worker: Worker, name: str, read: Read | None) -> Worker:
     kept = [each for each in worker.reads if each.partition != name]
-    return with_worker(state, worker._replace(reads=tuple(sorted([*kept, *([read] if read else [])]))))
+    return worker._replace(reads=tuple(sorted([*kept, *([read] if read else [])], key=lambda each: each.partition)))
 
 
 def loads(state: State, worker: Worker) -> Iterator[tuple[str, State]]:

@@ -289,6 +289,18 @@ def next_step(assignment: Object, seen: Seen, now: float, stamp: str) -> Step:
     return turn.prepare()
 
 
+def void_claim(partition: Object, claimant: Object | None) -> Replace | None:
+    """Release a Partition that is claimed by an Assignment which is over, or is not there; None: the claim holds.
+
+    `claimant`: the Assignment of the name in `claimedBy`, read after the Partition. Such a claim was written late, by
+    who did not know yet; where the Assignment is gone, too, nobody else would find it, and a fence would stay for ever.
+    """
+    spec = partition["spec"]
+    if not spec.get("claimedBy") or not is_final(claimant):
+        return None
+    return Replace(_with_spec(partition, claimedBy="", **_unfenced(spec)))
+
+
 @dataclass(frozen=True, slots=True)
 class _Turn:
     """One look at an Assignment."""
@@ -484,7 +496,7 @@ class _Turn:
         committed = _seconds(status.get("committedAt")) or 0.0
         return (
             self._settle(plan, results)
-            or self._confirm(results, committed)
+            or self._confirm(plan, results, committed)
             or self._retire(plan, results, committed)
             or self._tell(results)
             or self._says(COMPLETED, "", _document(plan, "completed", results))
@@ -512,11 +524,13 @@ class _Turn:
         whole = {"keySpace": space, **spec, "madeBy": self._name}
         return {"apiVersion": API_VERSION, "kind": "Partition", "metadata": metadata, "spec": whole}
 
-    def _confirm(self, results: Iterable[Object], committed: float) -> Step | None:
+    def _confirm(self, plan: Plan, results: Iterable[Object], committed: float) -> Step | None:
         """Wait until the new owner says that it serves; one that is lost for long is not waited for."""
         space = self.seen.space
         for result in results:
-            worker = result["primary"]
+            worker, obj = result["primary"], self.seen.partitions[result["partition"]]
+            if plan.kind in (NEW, MOVE) and (obj is None or not self._is_mine(obj)):
+                continue  # it was confirmed, and released: by now it may be elsewhere
             report = self.seen.reports.get(worker)
             if report is None:
                 return Ask((worker,))

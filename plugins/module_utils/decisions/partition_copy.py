@@ -146,9 +146,9 @@ def follow(copies: Copies, order: Object) -> Outcome:
     copy = copies.get(name)
     is_mine = copy is not None and (copy.assignment, copy.uid) == (order["assignment"], order["uid"])
     if copy and is_mine and copy.role in (LOADING, FOLLOWING) and copy.origin == source:
-        return Outcome()
-    if copy and copy.epoch > order["epoch"]:
-        return _refuse(STALE, f"the copy has epoch {copy.epoch}")
+        return Outcome((copy._replace(epoch=order["epoch"]),)) if copy.epoch < order["epoch"] else Outcome()
+    if copy and copy.epoch >= order["epoch"]:
+        return _refuse(STALE, f"the copy has epoch {copy.epoch}")  # of another operation, which may be decided by now
     in_the_way = [each for each in copies.values() if overlaps(each.range, whole) and not _gives_way(each, name)]
     if in_the_way:
         return _refuse(BUSY, f"{in_the_way[0].partition} is {in_the_way[0].role} here")
@@ -206,6 +206,7 @@ def drop(copies: Copies, order: Object) -> Outcome:
         return Outcome()
     if copy.role in (LOADING, FOLLOWING):
         mine = (copy.assignment, copy.uid) == (order["assignment"], order["uid"])
+        mine = mine and (bool(copy.uid) or order["epoch"] > copy.epoch)  # it may have become a follower once more
         return Outcome(remove=(copy.partition,)) if mine else _refuse(STALE, f"it is of {copy.assignment or 'nobody'}")
     if copy.role == PRIMARY:
         return _refuse(BUSY, "it is served here")
@@ -290,8 +291,9 @@ def authority(
 ) -> Verdict:
     """What this worker may do with its copy, by what it has read: the Partition, then `assignment_to_read` of it.
 
-    `heirs`: Partitions of the key space that have this one among their sources, read after both; None: they were not
-    read. They are asked for (`NeedsHeirs`) where the Partition is gone, and no committed Assignment says why.
+    `heirs`: Partitions of the key space that have this one among their sources, and this one itself, read after both;
+    None: they were not read. They are asked for (`NeedsHeirs`) where the Partition is gone, and no committed Assignment
+    says why.
 
     A verdict counts only while the copy (but for its position) is the one with which the reads began.
     """
@@ -301,12 +303,14 @@ def authority(
     made = [fact for fact in committed if copy.partition in {source.partition for source in fact.sources}]
     if made:
         return _of_a_source(copies, copy, made, me)
+    named = next((each for each in committed if each.partition == copy.partition), None)
     if partition is None:
+        if named and named.sources and named.primary == me:
+            return _serve(copy, named.epoch, (), me)  # its Partition is not made yet
         if _is_open(assignment):
             return Wait(f"{copy.assignment} is not decided")
         return NeedsHeirs() if heirs is None else _of_heirs(copies, copy, list(heirs), me)
     spec, fact, known = partition["spec"], keyspace.fact_of(partition), max(copy.epoch, copy.fenced_epoch)
-    named = next((each for each in committed if each.partition == copy.partition), None)
     if named and spec.get("claimedBy") == named.assignment:
         return _serve(copy, named.epoch, (), me) if named.primary == me else _elsewhere(copy, named)
     if spec.get("fencedBy"):
@@ -340,9 +344,10 @@ def _of_a_target(
         return _serve(copy, fact.epoch, (), me)
     if not copy.uid:
         return Wait("it follows") if fact.primary else Drop("nobody serves it: there is nothing to follow")
-    if not is_own or spec.get("claimedBy") != copy.assignment:
+    if spec.get("claimedBy") != copy.assignment:
         return Drop(f"{copy.assignment} is over")
-    return Wait(f"{copy.assignment} is not decided")
+    # where it was not there: the Partition was read before, and may have become this worker's since
+    return Wait(f"{copy.assignment} is not decided" if is_own else f"{copy.assignment} is gone: look again")
 
 
 def _of_a_source(copies: Copies, copy: Copy, made: list[Fact], me: str) -> Verdict:
@@ -356,12 +361,17 @@ def _of_a_source(copies: Copies, copy: Copy, made: list[Fact], me: str) -> Verdi
         if held is None or held.role != FENCED or held.fenced_epoch != source.epoch:
             return Wait(f"there is no copy of {source.partition} here that was fenced at {source.epoch}")
     position = max(copies[source.partition].position for source in sources)
-    taken = tuple(Copy(fact.partition, fact.range, PRIMARY, fact.epoch, position=position) for fact in mine)
+    taken = tuple(
+        Copy(fact.partition, fact.range, PRIMARY, fact.epoch, position=position, assignment=fact.assignment)
+        for fact in mine
+    )
     return Take(taken, tuple(sorted(source.partition for source in sources)))
 
 
 def _of_heirs(copies: Copies, copy: Copy, heirs: list[Object], me: str) -> Verdict:
     """The operation was completed without this worker, which was lost: what came out of it says what holds now."""
+    if any(heir["metadata"]["name"] == copy.partition for heir in heirs):
+        return Wait("its Partition was made just now")
     if not heirs:
         return Drop("the Partition is gone")
     fenced = [heir for heir in heirs if heir["spec"].get("fencedBy")]
