@@ -35,6 +35,8 @@ COLLECTION := $(INSTALLED)/ansible_collections/muster/coordination
 PYTEST = $(PYTHON) -m pytest --junitxml=build/junit/$@.xml
 # Planted bugs that take minutes to be caught, one by one: only for make soak.
 LONG_MUTANTS = $(patsubst %,tests/mutants/test_%_mutants.py,controllers template allocator_clients allocator_server)
+# Tests with a short form, which is in make test, and a long one, in make soak (MUSTER_FORM=long).
+LONG_TESTS = $(patsubst %,tests/integration/test_%.py,exactly_once swarm_storm allocator_controller)
 SHELL_SCRIPTS = $(shell git ls-files '*.sh' .ci/run)
 
 export MOLECULE_GLOB := molecule/*/molecule.yml
@@ -79,15 +81,14 @@ test-packaging: build ## what is in the tarball, and that the wheel works alone
 test-integration: $(VENV_STAMP) ## client, modules and sidecar on a real kube-apiserver
 	$(CLUSTER) up --level control-plane
 	$(ON_CONTROL_PLANE) $(PYTEST) --numprocesses 2 --dist loadgroup tests/integration
-	$(PYTHON) -m bench.soak --grants 1500 --minutes 1
+	$(PYTHON) -m bench.soak --grants 1000 --minutes 0.7
 	$(PYTHON) -m bench.allocator --quick --part limit --name muster-cp
 
 .PHONY: test-mutants
 test-mutants: $(VENV_STAMP) ## planted bugs, some for each property: a suite that is said to catch them does (make soak: all bugs, all suites)
 	$(CLUSTER) up --level control-plane
 	MUSTER_MUTANTS=sample $(ON_CONTROL_PLANE) $(PYTEST) --numprocesses 2 $(patsubst %,--ignore %,$(LONG_MUTANTS)) tests/mutants
-	$(PYTHON) -m bench.soak --grants 200 --minutes 0.3 \
-	    --plant no-capacity-check --plant old-fence --plant works-after-release
+	$(PYTHON) -m bench.soak --grants 200 --minutes 0.3 --plant old-fence
 
 .PHONY: test-browser
 test-browser: $(VENV_STAMP) ## the allocator's page in a real Chromium, on a stand-in and on a real allocator
@@ -217,7 +218,11 @@ bench: $(VENV_STAMP) ## claims a second beside other locks, time without a leade
 soak: $(VENV_STAMP) ## claims under faults, and operators' replicas killed 1,000 times, for SOAK_MINUTES (60) each at most
 	$(CLUSTER) up --level control-plane
 	MUSTER_MIXED_OPERATIONS=10000 $(ON_CONTROL_PLANE) $(PYTEST) tests/integration/test_faults_mixed.py
+	MUSTER_FORM=long $(ON_CONTROL_PLANE) $(PYTEST) --numprocesses 2 --dist loadgroup $(LONG_TESTS)
+	HYPOTHESIS_PROFILE=long MUSTER_SEARCH=deep $(PYTEST) --numprocesses 2 tests/property tests/model
 	$(ON_CONTROL_PLANE) $(PYTEST) --numprocesses 2 tests/mutants
+	$(PYTHON) -m bench.soak --grants 200 --minutes 0.3 \
+	    --plant no-capacity-check --plant old-fence --plant works-after-release
 	$(PYTHON) -m bench.soak --append --minutes $${SOAK_MINUTES:-60}
 	$(PYTHON) -m bench.exactly_once --append --minutes $${SOAK_MINUTES:-60}
 	$(PYTHON) -m bench.swarm_storm --append --minutes $${SOAK_MINUTES:-60}

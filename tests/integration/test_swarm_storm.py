@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.muster.coordination.plugins.module_utils.api import NAMESPACES, Api
+from ansible_collections.muster.coordination.tests.support.forms import one_of_each_pair
 from ansible_collections.muster.coordination.tests.support.planted_controllers import FREEZE, MODES
 from ansible_collections.muster.coordination.tests.support.swarm_storm import (
     LATE_WRITE,
@@ -49,8 +50,10 @@ def make_lab(api: Api, tmp_path: Path) -> Iterator[MakeLab]:
 def test_killed_at_every_kind_of_write(
     make_lab: MakeLab, mode: str, record_property: Callable[[str, object], None]
 ) -> None:
-    points = kill_points(mode)
+    """In the short form one mode has the deaths before a write that the other has after it."""
+    points = one_of_each_pair(kill_points(mode), MODES.index(mode))
     storm = Storm(make_lab(mode, seed=1), seed=1)
+    storm.turns = points
     storm.most = 1
     storm.run(len(points), events=(FREEZE, LATE_WRITE), events_every=len(points) // 2, rest_every=len(points) // 2)
     record_property("kills", storm.kills)

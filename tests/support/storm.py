@@ -16,7 +16,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, Final, Protocol
 
 from ansible_collections.muster.coordination.tests.support.bombs import AFTER, BEFORE, KILL, STOP, Bomb
@@ -72,6 +72,7 @@ class Storm:
         self.violations: list[str] = []
         self.enough = threading.Event()
         self.seconds = 0.0
+        self.turns: Sequence[Bomb] = ()  # the kill points that come by turns; none: all that can come again and again
         self.most = 3  # of the writes of a kind, one of so many is the end of a process
         self.kinds: dict[str, Callable[[], None]] = {FREEZE: self._freeze}
         if plane:

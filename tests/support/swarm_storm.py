@@ -260,7 +260,7 @@ class Storm(storm.Storm):
                 self._start(pod)
         self.people = People(lab, self.dice.randrange(2**32), self._pace)
         self.people.start()
-        turns, happenings = itertools.cycle(kill_points(lab.mode)), itertools.cycle(events or self.kinds)
+        turns, happenings = itertools.cycle(self.turns or kill_points(lab.mode)), itertools.cycle(events or self.kinds)
         try:
             for turn in itertools.count(1):
                 if faults:

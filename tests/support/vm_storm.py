@@ -83,7 +83,7 @@ class Storm(storm.Storm):
             if pod not in lab.nursery.replicas:
                 self._start(pod)
         demand = Demand(lab, self.dice.randrange(2**32), names=names)
-        turns, happenings = itertools.cycle(kill_points(lab.mode)), itertools.cycle(events or self.kinds)
+        turns, happenings = itertools.cycle(self.turns or kill_points(lab.mode)), itertools.cycle(events or self.kinds)
         try:
             for turn in itertools.count(1):
                 self._go_to(next(turns))
