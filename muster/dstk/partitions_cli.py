@@ -19,9 +19,22 @@ from ansible_collections.muster.coordination.plugins.module_utils.errors import 
 from ansible_collections.muster.coordination.plugins.module_utils.verbs import partitions as verbs
 from ansible_collections.muster.coordination.plugins.module_utils.verbs.partitions import Known, Request
 from muster.live import Source
-from muster.options import Options, WrongUsage, command, connect, system
+from muster.options import Call, Options, WrongUsage, command, connect, system
 from muster.table import terminal_width
 
+ARGUMENTS: Final = {  # what decisions call something, and how it is given here
+    "splitKey": "--at",
+    "to": "WORKER",
+    "name": "PARTITION",
+    "partition": "PARTITION",
+    "partitions": "PARTITION ...",
+    "range": "--from and --to",
+    "start": "--from",
+    "end": "--to",
+    "key": "KEY",
+    "assignment": "OPERATION",
+    "key_space": "--key-space",
+}
 BREATH: Final = 0.25  # seconds between two looks of --watch: every renewal of a Lease is a reason
 
 PARTITIONS = """\
@@ -115,10 +128,8 @@ def add(systems: Any, environ: Mapping[str, str]) -> None:
     """Add the commands."""
     commands = system(systems, "partitions", PARTITIONS)
 
-    def add_command(
-        name: str, call: Callable[[argparse.Namespace], int], text: str, epilog: str, arguments: str
-    ) -> _Options:
-        made = command(commands, f"muster partitions {name}", call, text, epilog, arguments)
+    def add_command(name: str, call: Call, text: str, epilog: str, arguments: str) -> _Options:
+        made = command(commands, f"muster partitions {name}", _by_argument(call), text, epilog, arguments)
         return _Options(made, environ)
 
     add_command("list", _list, LIST, LIST_EPILOG, "[KEY_SPACE]").positional("space", nargs="?").looking().where()
@@ -137,6 +148,18 @@ def add(systems: Any, environ: Mapping[str, str]) -> None:
 
 
 register = add
+
+
+def _by_argument(call: Call) -> Call:
+    """Name in errors what was given at the command line."""
+
+    def run(args: argparse.Namespace) -> int:
+        try:
+            return call(args)
+        except Malformed as error:
+            raise Malformed(ARGUMENTS.get(error.field, error.field), error.value, error.remedy) from None
+
+    return run
 
 
 class _Options(Options):

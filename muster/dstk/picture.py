@@ -13,7 +13,7 @@ import itertools
 import os
 import string
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, TextIO
@@ -123,16 +123,18 @@ class Shown:
 
     parts: Lines = field(default_factory=list)
     strips: set[str] = field(default_factory=set)
+    alarms: set[str] = field(default_factory=set)  # ranges that nobody serves
     letters: dict[str, str] = field(default_factory=dict)
 
 
 def shown(space: Report, width: int, now: float, clock: str = "") -> Shown:
     """A key space as `verbs.partitions.look` tells it."""
     told = Shown(letters=_letters(space))
-    told.parts.append(f"KeySpace {space['namespace']}/{space['name']}  {_state(space)}{clock}")
+    told.parts.append(f"KeySpace {space['namespace']}/{space['name']}  {_keys(space)}{clock}")
     if space["error"]:
         told.parts.append(f"{INDENT}{plain(space['error'])}")
         return told
+    told.parts.append(f"{INDENT}{_state(space)}")
     if space["message"]:
         told.parts.append(f"{INDENT}{plain(space['message'])}")
     if not space["partitions"]:
@@ -143,7 +145,8 @@ def shown(space: Report, width: int, now: float, clock: str = "") -> Shown:
         told.parts += ["", INDENT + drawn.cells.rstrip(), *([INDENT + drawn.ticks] if drawn.ticks else [])]
     told.parts += _workers(space, told.letters, width, now)
     told.parts += _operations(space, width, now)
-    told.parts += _ranges(space, width)
+    lost = {each["name"] for each in space["workers"] if _health(each, now).startswith(("lost", "ended"))}
+    told.parts += _ranges(space, told, lost, width)
     return told
 
 
@@ -159,10 +162,13 @@ def _state(space: Report) -> str:
     told.append(_counted(sum(1 for each in space["workers"] if each["incarnation"]), "worker"))
     told.append("all keys covered" if space["covered"] else _counted(len(space["gaps"]), "gap"))
     told += [_counted(len(space["operations"]), "operation")] if space["operations"] else []
+    return ", ".join(told)
+
+
+def _keys(space: Report) -> str:
     alphabet = space["alphabet"]
-    of = "" if alphabet == PRINTABLE else f" of {alphabet if len(alphabet) <= 20 else cut(alphabet, 20)}"
-    keys = f"keys: {_counted(space['key_length'], 'character')}{of}"
-    return f"{', '.join(told)}  ({keys})"
+    of = "any" if alphabet == PRINTABLE else cut(alphabet, 40)
+    return f"keys of {_counted(space['key_length'], 'character')}: {of}"
 
 
 def _workers(space: Report, letters: Mapping[str, str], width: int, now: float) -> Lines:
@@ -185,7 +191,7 @@ def _health(worker: Report, now: float) -> str:
     except ValueError:
         return "?"
     if silent > worker["lease_seconds"] + LATE:
-        return f"lost, silent for {age(silent)}"
+        return f"lost, {age(silent)}"
     return "leaving" if worker["leaving"] else "ready"
 
 
@@ -211,27 +217,38 @@ def about(operation: Report) -> str:
     return f"give {first}{more} to {operation['to'] or 'workers'}"
 
 
-def _ranges(space: Report, width: int) -> Lines:
-    entries = [(each["start"], _row(each)) for each in space["partitions"]]
-    entries += [(gap["start"], (str(Range(gap["start"], gap["end"])), "", "", "", "gap")) for gap in space["gaps"]]
-    rows = [row for _start, row in sorted(entries, key=lambda entry: entry[0])]
-    return ["", *listed(("RANGE", "PARTITION", "WORKER", "EPOCH", "STATE"), rows, width)] if space["partitions"] else []
+def _ranges(space: Report, told: Shown, lost: set[str], width: int) -> Lines:
+    entries = [
+        (each["start"], _row(each, told.letters, lost), each["primary"] in {"", *lost}) for each in space["partitions"]
+    ]
+    entries += [
+        (gap["start"], (str(Range(gap["start"], gap["end"])), "", "", "", "gap"), True) for gap in space["gaps"]
+    ]
+    if not space["partitions"]:
+        return []
+    entries.sort(key=lambda entry: entry[0])
+    heading, rows = listed(
+        ("RANGE", "PARTITION", "WORKER", "EPOCH", "STATE"), [row for _at, row, _is in entries], width
+    )
+    told.alarms |= {line for line, (_at, _row_of, is_alarm) in zip(rows, entries, strict=True) if is_alarm}
+    return ["", heading, rows]
 
 
-def _row(partition: Report) -> tuple[Any, ...]:
+def _row(partition: Report, letters: Mapping[str, str], lost: set[str]) -> tuple[Any, ...]:
     whole = str(Range(partition["start"], partition["end"]))
-    followers = partition["followers"]
-    worker = partition["primary"]
+    followers, worker = partition["followers"], partition["primary"]
+    worker = f"{letters[worker]} {worker}" if worker else ""
     worker += f" ({partition['proxy']} passes on)" if partition["proxy"] else ""
     worker += f" (+{len(followers)})" if followers else ""
-    return whole, partition["name"], worker, partition["epoch"], standing(partition)
+    return whole, partition["name"], worker, partition["epoch"], standing(partition, lost)
 
 
-def standing(partition: Report) -> str:
-    """How it stands, in a few words."""
+def standing(partition: Report, lost: Collection[str] = ()) -> str:
+    """How it stands, in a few words; `lost`: workers that are."""
     if partition["fenced"]:
         return f"handed over by {partition['operation'] or '?'}"
     told = "served" if partition["primary"] else "unserved"
+    told = "its worker is lost" if partition["primary"] in lost else told
     if partition["operation"]:
         told += f", {partition['operation']}"
     return told + (f": {partition['message']}" if partition["message"] else "")
@@ -290,8 +307,10 @@ class Spaces:
 
     def paint(self, line: str) -> str:
         """The line in colours, as it is written."""
-        told = next((one for one in self.drawn if line in one.strips or _letter_of(line, one)), None)
-        return painted(line, told) if self.colours and told else line
+        for told in self.drawn if self.colours else ():
+            if (coloured := painted(line, told)) != line:
+                return coloured
+        return line
 
 
 def painted(line: str, told: Shown) -> str:
@@ -300,6 +319,8 @@ def painted(line: str, told: Shown) -> str:
         return f"\033[1m{line}\033[0m"
     codes = {letter: COLOURS[index % len(COLOURS)] for index, letter in enumerate(told.letters.values())}
     codes |= {UNSERVED: ALARM, FENCED: ALARM}
+    if line in told.alarms:
+        return f"\033[{ALARM}m{line}\033[0m"
     if line in told.strips:
         runs = ((sign, len(list(run))) for sign, run in itertools.groupby(line))
         return "".join(

@@ -21,44 +21,11 @@ from ansible_collections.muster.coordination.plugins.module_utils.verbs.partitio
     KEY_SPACES,
     PARTITIONS,
 )
-from ansible_collections.muster.coordination.tests.support.memory_api import MemoryApi
+from ansible_collections.muster.coordination.tests.support.partition_memory import Site
 
 Object = dict[str, Any]
 STAMP = "2026-01-31T12:00:00.000000Z"
 LONG = 30.0  # seconds: a deadline for what takes a moment
-
-
-class Site(MemoryApi):
-    """A KeySpace of four lower-case letters, without anybody who carries anything out."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.put(KEY_SPACES, "default", {"keyLength": 4, "alphabet": "abcdefghijklmnopqrstuvwxyz"})
-        for worker in ("w-0", "w-1"):
-            self.worker(worker)
-        self.requests.clear()
-
-    def put(self, resource: Resource, name: str, spec: Object, **metadata: Any) -> Object:
-        head = {"apiVersion": resource.api_version, "kind": resource.kind}
-        return self.create(resource, {**head, "metadata": {"name": name, "namespace": "ns", **metadata}, "spec": spec})
-
-    def worker(self, name: str, holder: str | None = None) -> None:
-        spec = {"holderIdentity": f"{name}/1" if holder is None else holder, "leaseDurationSeconds": 6}
-        self.put(LEASES, f"default.{name}", spec, labels={verbs.LABEL: "default"})
-
-    def part(self, name: str, start: str = "", end: str = "", primary: str = "", epoch: int = 1, **spec: Any) -> Object:
-        span = {"range": {"start": start, "end": end}}
-        return self.put(PARTITIONS, name, {**span, "primary": primary, "epoch": epoch if primary else 0, **spec})
-
-    def say(self, name: str, phase: str, **status: Any) -> None:
-        obj = self.get(ASSIGNMENTS, name, "ns")
-        self.replace(ASSIGNMENTS, {**obj, "status": {**obj.get("status", {}), "phase": phase, **status}}, "status")
-
-    def listed(self, resource: Resource) -> dict[str, Object]:
-        return {obj["metadata"]["name"]: obj for obj in self.list(resource, "ns").items}
-
-    def writes(self) -> list[str]:
-        return [each for each in self.requests if each.split()[0] in ("create", "replace", "delete")]
 
 
 @pytest.fixture
