@@ -222,7 +222,7 @@ class Followers:
 
 def _identity(copy: Copy) -> Copy:
     """What makes it another copy, for whoever fills it."""
-    return copy._replace(position=0, role="", followers=(), prepared="", proxy="")
+    return copy._replace(position=0, epoch=0, role="", followers=(), prepared="", proxy="")
 
 
 def _again(copies: Copies, name: str, identity: Copy) -> Outcome | None:

@@ -342,6 +342,8 @@ class Worker:
                 for each in sourced
                 if any(source.get("partition") == copy.partition for source in each["spec"].get("sources") or ())
             ]
+            again = self._get(PARTITIONS, copy.partition)
+            heirs += [again] if again is not None else []
             verdict = partition_copy.authority(copies, copy, partition, assignment, self.name, heirs=heirs)
         return verdict
 
@@ -369,6 +371,9 @@ class Worker:
             case Drop():
                 self.grants.pop(name, None)
                 say(logging.INFO, "drops its copy", partition=name, role=copy.role, why=verdict.why)
+                if session != self.lease.session:
+                    self.look(name)  # what was read may be older than what was done without this worker
+                    return
                 gone = await self.do(Change(lambda now: Outcome(remove=(name,)) if unchanged(now, (copy,)) else None))
                 self._shaped() if gone else self.look(name)
             case Wait():
