@@ -219,13 +219,13 @@ soak: $(VENV_STAMP) ## claims under faults, and operators' replicas killed 1,000
 	$(CLUSTER) up --level control-plane
 	MUSTER_MIXED_OPERATIONS=10000 $(ON_CONTROL_PLANE) $(PYTEST) tests/integration/test_faults_mixed.py
 	MUSTER_FORM=long $(ON_CONTROL_PLANE) $(PYTEST) --numprocesses 2 --dist loadgroup $(LONG_TESTS)
-	HYPOTHESIS_PROFILE=long MUSTER_SEARCH=deep $(PYTEST) --numprocesses 2 tests/property tests/model
 	$(ON_CONTROL_PLANE) $(PYTEST) --numprocesses 2 tests/mutants
 	$(PYTHON) -m bench.soak --grants 200 --minutes 0.3 \
 	    --plant no-capacity-check --plant old-fence --plant works-after-release
 	$(PYTHON) -m bench.soak --append --minutes $${SOAK_MINUTES:-60}
 	$(PYTHON) -m bench.exactly_once --append --minutes $${SOAK_MINUTES:-60}
 	$(PYTHON) -m bench.swarm_storm --append --minutes $${SOAK_MINUTES:-60}
+	HYPOTHESIS_PROFILE=long MUSTER_SEARCH=deep $(PYTEST) --numprocesses 2 tests/property tests/model
 
 ##@ Set up
 
