@@ -102,3 +102,36 @@ new = Story((partition("p", "", ""),), (NEW_P,), (Worker("w1"), Worker("w2")))
 split = Story(ONE, (SPLIT_P,), BOTH[:1])
 merge = Story(TWO, (MERGE_PQ,), SIDE_BY_SIDE)
 move = Story(ONE, (MOVE_P,), BOTH)
+
+FRESH = partition("p", "", ""), partition("q", "b", "")
+overlapping = Story(
+    FRESH, (NEW_P, assignment("b", NEW, partition="q", primary="w2")), (Worker("w1"), Worker("w2")), writes=0
+)
+RACE = assignment("b", SPLIT, partition="p", splitKey="b")
+race = Story(ONE, (MOVE_P, RACE), BOTH)
+
+# a follower is called up; the old primary may have its Lease again at any time
+FOLLOWED = (partition("p", "", "", primary="w1", epoch=2, followers=["w2"]),)
+FOLLOWER = Worker("w2", (Copy("p", WHOLE, FOLLOWING, 1, origin="w1"),))
+failover = Story(FOLLOWED, (MOVE_P,), (serves("w1", ("p", WHOLE), epoch=2, followers=("w2",)), FOLLOWER), losses=1)
+
+RELOAD = assignment("a", NEW, partition="p", primary="w2")
+reload = Story(ONE, (RELOAD,), BOTH, losses=1, writes=0, reload=True)
+
+CHILD = result_name("p", "uid-a", 0)
+again = Story(ONE, (SPLIT_P,), BOTH[:1], later=(assignment("b", SPLIT, partition=CHILD, splitKey="a"),))
+CHILD_MOVES = assignment("b", MOVE, partition=CHILD, **{"from": "w1", "to": "w2"})
+child_moves = Story(ONE, (SPLIT_P,), BOTH, later=(CHILD_MOVES,))
+there_and_back = Story(ONE, (MOVE_P,), BOTH, later=(assignment("b", MOVE, partition="p", **{"from": "w2", "to": "w1"}),))
+once_more = Story(ONE, (MOVE_P,), BOTH, later=(assignment("b", MOVE, **MOVED),), deletions=1)
+new_again = Story(
+    (partition("p", "", ""),), (NEW_P,), (Worker("w1"), Worker("w2")), later=(assignment("b", NEW, partition="p", primary="w1"),), deletions=1
+)
+managed = Story((partition("p", "", "", primary="w1", epoch=1),), (), BOTH, later=(MOVE_P,), losses=1, managed=3, writes=2)
+batch = Story(
+    (partition("p", "", "b"), partition("q", "b", "")),
+    (assignment("a", NEW, partitions=[{"partition": "p", "primary": "w1"}, {"partition": "q", "primary": "w2"}]),),
+    (Worker("w1"), Worker("w2")),
+    later=(assignment("b", MOVE, partition="p", **{"from": "w1", "to": "w2"}),),
+)
+reborn = Story(ONE, (MOVE_P,), BOTH, later=(assignment("a", MOVE, uid="other", **MOVED),), deletions=1)

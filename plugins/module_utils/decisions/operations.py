@@ -366,17 +366,20 @@ class _Turn:
         return None
 
     def _survey(self, plan: Plan, partitions: Sequence[Object]) -> Step | None:
-        """A range that nobody has ever served must not be one that somebody serves under another name."""
-        fresh = [obj for obj in partitions if not obj["spec"].get("epoch")] if plan.kind == NEW else []
-        if not fresh or (self.assignment.get("status") or {}).get("startedAt"):
+        """A range that is given anew must not be one that somebody serves under another name."""
+        given = partitions if plan.kind == NEW else []
+        if not given or (self.assignment.get("status") or {}).get("startedAt"):
             return None  # it was surveyed before that was written, and claimed before that
         if self.seen.overlapping is None:
-            return Survey(tuple(_name(obj) for obj in fresh))
+            return Survey(tuple(_name(obj) for obj in given))
         for other in self.seen.overlapping:
             at, claimed = keyspace.range_of(other), other["spec"].get("claimedBy") or ""
-            for obj in fresh:
+            for obj in given:
                 if _name(other) == _name(obj) or not keyspace.overlaps(keyspace.range_of(obj), at):
                     continue
+                own = obj["spec"].get("epoch", 0)
+                if own and other["spec"].get("epoch", 0) < own:
+                    continue  # it counts no more
                 if other["spec"].get("epoch") or (claimed and _name(other) < _name(obj)):
                     return self.aborts(f"Partition {_name(obj)} overlaps Partition {_name(other)}, {at}: delete one")
                 if claimed:
@@ -408,7 +411,7 @@ class _Turn:
                 if copy is not None and (copy.prepared == self._uid or copy.role == FENCED):
                     continue
                 return self._calls(worker, "prepare", obj)
-            if copy is None or copy.uid != self._uid:
+            if copy is None or (copy.uid != self._uid and not self._is_follower(plan, obj)):
                 return self._calls(worker, "follow", obj, source=plan.source)
             if copy.role == LOADING:
                 return self._waits(LOADING_SECONDS, f"worker {worker} loads {_name(obj)}")
@@ -457,7 +460,8 @@ class _Turn:
             listed = []
             for obj, worker in zip(partitions, primaries, strict=True):
                 own = obj["spec"].get("epoch", 0) + 1
-                called = {"follower": True} if self._is_called_up(plan, obj) else {}
+                is_called = self._is_called_up(plan, obj) or self._is_follower(plan, obj)
+                called = {"follower": True} if is_called else {}
                 listed.append(_result(_name(obj), keyspace.range_of(obj), worker, own) | called)
             return listed
         ranges = [whole] if plan.kind == MERGE else _halves(whole, plan.split_key)
@@ -474,7 +478,7 @@ class _Turn:
         if plan.kind == NEW:
             wanted = dict(zip(plan.operands, plan.primaries, strict=True))
             return [wanted[_name(obj)] for obj in partitions]
-        return [plan.target or obj["spec"]["primary"] for obj in partitions]
+        return [plan.target or obj["spec"].get("primary") or "" for obj in partitions]
 
     def _old_primaries(self, plan: Plan, partitions: Sequence[Object]) -> set[str]:
         return {obj["spec"]["primary"] for obj in partitions if obj["spec"].get("primary")}
@@ -483,6 +487,15 @@ class _Turn:
         """Whether a follower in sync takes over from a primary that is lost."""
         is_lost = plan.kind == MOVE and self.seen.reports.get(plan.source) is LOST
         return is_lost and plan.target in (obj["spec"].get("followers") or ())
+
+    def _is_follower(self, plan: Plan, obj: Object) -> bool:
+        """Whether the target follows the very primary already, since this epoch: nothing has to be loaded once more."""
+        report = self.seen.reports.get(plan.target)
+        copy = report.copies.get(_name(obj)) if isinstance(report, Report) else None
+        if plan.kind != MOVE or copy is None or copy.uid or copy.role not in (LOADING, FOLLOWING):
+            return False
+        before = obj["spec"].get("epoch", 0) - (1 if self._is_fenced(obj) else 0)
+        return copy.origin == plan.source and copy.epoch >= before
 
     # ------------------------------------------------------------------------------------------ after it
 
