@@ -173,6 +173,7 @@ class Known:
     workers: dict[str, Worker] = field(default_factory=dict)
     open: dict[str, str] = field(default_factory=dict)  # Assignments that are not over, and their phase
     aborted: dict[str, float] = field(default_factory=dict)  # names, and since when that is known, on the clock
+    resting: frozenset[str] = frozenset()  # Partitions for which nothing is asked just now
     promises: dict[tuple[str, str], Promised] = field(default_factory=dict)
     following: dict[str, str] = field(default_factory=dict)  # of Partitions, what is done about followers
     asked: float | None = None  # when workers were asked last for what follows
@@ -275,8 +276,9 @@ class _Look:
         partitions, assignments = owner._partitions, owner._assignments
         versions = (partitions.version(self.key), assignments.version(self.key), self.obj["metadata"]["generation"])
         workers = self._workers(known.parts.values())
-        signature = (*versions, [self._standing(worker) for worker in workers.values()], self._resting())
+        signature = (*versions, [self._standing(worker) for worker in workers.values()])
         may_rest = not known.following and not known.void and not self._asks_for_followers()
+        may_rest = may_rest and known.resting == self._resting()
         if known.signature == signature and may_rest:
             return LOOK_SECONDS
         objs, asked = partitions.of(self.key), assignments.of(self.key)
@@ -285,12 +287,13 @@ class _Look:
         known.parts = self._parts(view, objs, asked)
         workers = known.workers = self._workers(known.parts.values())
         busy = [name for name, phase in known.open.items() if phase != COMMITTED]
+        known.resting = self._resting()
         known.plan = decisions.plan(
             self.space,
             known.parts.values(),
             workers.values(),
             budget=max(0, self.space.operations - len(busy)),
-            resting=self._resting(),
+            resting=known.resting,
             alone=self._alone(asked),
         )
         self._ask(asked)
