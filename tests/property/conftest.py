@@ -8,11 +8,16 @@ import os
 from hypothesis import Phase, settings
 
 settings.register_profile(
-    "ci", max_examples=300, stateful_step_count=40, derandomize=True, deadline=None, database=None, print_blob=True
+    "ci", max_examples=150, stateful_step_count=40, derandomize=True, deadline=None, database=None, print_blob=True
 )
+settings.register_profile("long", parent=settings.get_profile("ci"), max_examples=1500)  # make soak
 settings.register_profile("search", deadline=None, max_examples=10000, stateful_step_count=80, print_blob=True)
 # for planted bugs: that they are found, not the shortest way to them
 settings.register_profile(
-    "quick", parent=settings.get_profile("ci"), phases=[Phase.generate], report_multiple_bugs=False
+    "quick",
+    parent=settings.get_profile("ci"),
+    max_examples=300,
+    phases=[Phase.generate],
+    report_multiple_bugs=False,
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
