@@ -56,7 +56,7 @@ demo: image ## real Pods on a real Kubernetes claim and hand on resources, and l
 	$(ON_NODE) $(PYTHON) -m demo
 
 .PHONY: test
-test: $(VENV_STAMP) ## everything that proves it, with a summary (the first run builds a Kubernetes: about 30 minutes; later 10)
+test: $(VENV_STAMP) ## everything that proves it, with a summary (the first run builds a Kubernetes: 20 minutes more than the later ones, which take an hour)
 	$(PYTHON) scripts/test.py
 
 ##@ Tests, one by one

@@ -25,6 +25,8 @@ from demo.allocator import NAME as ALLOCATOR
 from demo.allocator import Allocations
 from demo.machines import NAME as VM_OPERATOR
 from demo.machines import Machines
+from demo.partitions import NAMESPACE as PARTITIONS
+from demo.partitions import Ranges
 from demo.stage import Stage, environment, heading
 from demo.swarm import NAMESPACE as SWARM_OPERATOR
 from demo.swarm import Swarm
@@ -146,6 +148,7 @@ class Demo(Stage):
             (f"muster leaders --namespace {VM_OPERATOR}", "who leads the operator, and since when"),
             (f"muster swarm status --namespace {SWARM_OPERATOR}", "who has which jobs"),
             (f"kubectl -n {ALLOCATOR} get instances", "who has which instances"),
+            (f"muster partitions list --namespace {PARTITIONS}", "who has which range"),
             ("python -m demo", "once more"),
         ):
             print(f"  {line:60}  # {why}")
@@ -153,7 +156,8 @@ class Demo(Stage):
         print(f"  {'make distributor_delete':60}  # the workload and its namespace")
         print(f"  {'ansible-playbook playbooks/vm_operator.yml -e vm_operator_state=absent':60}  # the operator")
         print(f"  {'ansible-playbook playbooks/swarm_operator.yml -e swarm_operator_state=absent':60}  # the other one")
-        print(f"  {'ansible-playbook playbooks/allocator.yml -e allocator_state=absent':60}  # and the allocator")
+        print(f"  {'ansible-playbook playbooks/allocator.yml -e allocator_state=absent':60}  # the allocator")
+        print(f"  {'ansible-playbook playbooks/partitions.yml -e partitions_state=absent':60}  # and the partitions")
         print(f"  {'make cluster-down':60}  # the cluster, if made for this")
 
     # ------------------------------------------------------------------------------------------ tools
@@ -202,6 +206,7 @@ def main() -> int:
         Machines(api, args.timeout).run()
         Swarm(api, args.timeout).run()
         Allocations(api, args.timeout).run()
+        Ranges(api, args.timeout).run()
         demo.close(view)
     except (MusterError, ApiError) as error:
         print(f"\ndemo: {error}", file=sys.stderr)

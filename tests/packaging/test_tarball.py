@@ -30,6 +30,8 @@ NEEDED = {
     "roles/allocator/meta/argument_specs.yml", "playbooks/allocator.yml", "charts/allocator/crds/instances.yaml",
     "roles/swarm_operator/meta/argument_specs.yml", "kustomize/swarm-operator/base/kustomization.yaml",
     "playbooks/swarm_operator.yml", "plugins/modules/swarm_rebalance.py",
+    "roles/partitions/meta/argument_specs.yml", "kustomize/partitions/base/kustomization.yaml",
+    "kustomize/partitions/crds/partitions.yaml", "playbooks/partitions.yml", "plugins/modules/k8s_partition.py",
 }  # fmt: skip
 
 

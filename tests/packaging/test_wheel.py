@@ -106,6 +106,7 @@ def test_it_holds_the_collection_where_ansible_looks() -> None:
         "roles/vm_operator/meta/argument_specs.yml", "charts/vm-operator/crds/virtualmachines.yaml",
         "roles/allocator/meta/argument_specs.yml", "charts/allocator/crds/instances.yaml",
         "roles/swarm_operator/meta/argument_specs.yml", "kustomize/swarm-operator/base/kustomization.yaml",
+        "roles/partitions/meta/argument_specs.yml", "kustomize/partitions/crds/partitions.yaml",
     }  # fmt: skip
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
     tops = {name.split("/")[0] for name in names}
