@@ -182,7 +182,7 @@ class Client:
         self, method: str, key: str, body: bytes | None, path: str, timeout: float | None, may_repeat: bool
     ) -> Answer:
         deadline = time.monotonic() + (self._timeout if timeout is None else timeout)
-        why, hint, attempt = "it was not asked for", "", 0
+        why, hint, attempt, is_open = "it was not asked for", "", 0, False
         while True:
             began = time.monotonic()
             place = self._find(key)
@@ -200,6 +200,7 @@ class Client:
                 why = f"{answer.status or 'no answer'}: {answer.detail}"
                 if fate is Fate.MAYBE and not may_repeat:
                     raise Unknown(f"nobody knows whether {method} of {key!r} has happened or will: {why}")
+                is_open = is_open or (fate is Fate.MAYBE and method != "GET")
                 is_new = bool(answer.address) and answer.address != hint
                 hint = answer.address if fate is Fate.ELSEWHERE and is_new and not hint else ""
                 if hint:
@@ -207,6 +208,8 @@ class Client:
             else:
                 why = "no Partition has it" if place is None else f"worker {place.worker or 'nobody'} is not up"
             left = deadline - time.monotonic()
+            if left <= 0 and is_open:
+                raise Unknown(f"nobody knows whether {method} of {key!r} has happened or will: {why}")
             if left <= 0:
                 raise Unserved(f"{key!r} was not served within the deadline: {why}")
             time.sleep(min(left, pause(attempt)))

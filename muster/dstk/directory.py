@@ -252,8 +252,9 @@ class LiveView:
 class Watched:
     """The view as watches tell it; `changed` is called after each change, from a thread that it must not hold up."""
 
-    def __init__(self, api: Api, namespace: str, space: str, changed: Callable[[], None] = lambda: None) -> None:
-        self._namespace, self._space, self._changed = namespace, space, changed
+    def __init__(self, api: Api, namespace: str, space: str) -> None:
+        self._space = space
+        self.changed: Callable[[], None] = lambda: None
         self._view, self._lock = LiveView(), threading.Lock()
         self._addresses: dict[str, str] = {}
         self._news = threading.Condition()
@@ -332,4 +333,4 @@ class Watched:
         with self._news:
             self._told = time.monotonic()
             self._news.notify_all()
-        self._changed()
+        self.changed()

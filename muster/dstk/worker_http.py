@@ -103,7 +103,7 @@ class Pages:
         self._worker = worker
         self._registry = registry
         self._metrics = Metrics(worker, registry, lambda: self._connections.open if self._connections else 0)
-        self._connections: _Connections | None = None
+        self._connections: Connections | None = None
         self._server: asyncio.Server | None = None
         self._routes: dict[tuple[str, str], Page] = {
             ("GET", "/v1/worker"): self._report,
@@ -126,7 +126,7 @@ class Pages:
             sock = listen(*parse_address(address))
         except OSError as error:
             raise Malformed("listen", address, f"choose an address that is free here ({error.strerror})") from error
-        self._connections = _Connections(self._handle)
+        self._connections = Connections(self._handle)
         self._server = await asyncio.get_running_loop().create_server(self._connections, sock=sock)
         return int(sock.getsockname()[1])
 
@@ -177,7 +177,7 @@ class Pages:
         method = "GET" if request.method == "HEAD" else request.method
         allowed = []
         for (of, route), page in self._routes.items():
-            names = _match(route, parts)
+            names = match_path(route, parts)
             if names is not None and of == method:
                 return route, names, page
             if names is not None:
@@ -200,15 +200,15 @@ class Pages:
     # ------------------------------------------------------------------------------------------ reconcilers
 
     async def _report(self, asked: Asked) -> Answer:
-        return _json(self._worker.report(_queries(asked.request, "partition").get("partition", "")))
+        return to_json(self._worker.report(queries_of(asked.request, "partition").get("partition", "")))
 
     async def _control(self, asked: Asked) -> Answer:
         verb = asked.names[0]
         if verb not in VERBS:
             raise Problem("not-found", f"there is no such call: there are {', '.join(VERBS)}", closes=True)
-        _queries(asked.request)
-        copy = await self._worker.control(verb, _parse(await _body(asked.request, MAX_BODY)))
-        return _json({"copy": self._worker.shown(copy) if copy else None})
+        queries_of(asked.request)
+        copy = await self._worker.control(verb, _parse(await body_of(asked.request, MAX_BODY)))
+        return to_json({"copy": self._worker.shown(copy) if copy else None})
 
     # ------------------------------------------------------------------------------------------ followers
 
@@ -223,7 +223,7 @@ class Pages:
 
     async def _snapshot(self, asked: Asked) -> Answer:
         worker, partition = self._worker, asked.names[0]
-        query = _queries(asked.request, "after", "limit", "follower")
+        query = queries_of(asked.request, "after", "limit", "follower")
         limit = _whole(query, "limit", PAGE, 1, PAGE)
         self._source(partition)
         after, follower = query.get("after", ""), query.get("follower", "")
@@ -233,11 +233,11 @@ class Pages:
         self._source(partition)
         entries = [[key, base64.b64encode(value).decode()] for key, value in page.entries]
         document = {"position": page.position, "epoch": page.epoch, "entries": entries, "next": page.following}
-        return _json(document)
+        return to_json(document)
 
     async def _log(self, asked: Asked) -> Answer:
         worker, partition = self._worker, asked.names[0]
-        query = _queries(asked.request, "after", "follower", "epoch", "wait")
+        query = queries_of(asked.request, "after", "follower", "epoch", "wait")
         after, epoch = _whole(query, "after", 0, 0, 2**62), _whole(query, "epoch", 0, 0, 2**62)
         until = time.monotonic() + _seconds(query, "wait", 0.0, MAX_WAIT)
         is_known = False
@@ -255,13 +255,13 @@ class Pages:
             [position, key, None if value is None else base64.b64encode(value).decode()]
             for position, key, value in log.entries
         ]
-        return _json({"entries": entries, "position": log.position, "epoch": log.epoch, "role": log.role})
+        return to_json({"entries": entries, "position": log.position, "epoch": log.epoch, "role": log.role})
 
     # ------------------------------------------------------------------------------------------ clients
 
     async def _get(self, asked: Asked) -> Answer:
-        key, seen = self._worker.check(asked.names[0]), _epoch(asked.request)
-        _queries(asked.request)
+        key, seen = self._worker.check(asked.names[0]), epoch_of(asked.request)
+        queries_of(asked.request)
         found = await self._worker.get(key, seen)
         if isinstance(found, Elsewhere):
             return await self._forward(asked.request, found, None)
@@ -271,35 +271,35 @@ class Pages:
         return Answer(200, value, OCTETS, _headers(copy))
 
     async def _put(self, asked: Asked) -> Answer:
-        return await self._write(asked, await _body(asked.request, MAX_VALUE))
+        return await self._write(asked, await body_of(asked.request, MAX_VALUE))
 
     async def _delete(self, asked: Asked) -> Answer:
-        await _body(asked.request, 0)
+        await body_of(asked.request, 0)
         return await self._write(asked, None)
 
     async def _write(self, asked: Asked, value: bytes | None) -> Answer:
-        key, seen = self._worker.check(asked.names[0]), _epoch(asked.request)
-        _queries(asked.request)
+        key, seen = self._worker.check(asked.names[0]), epoch_of(asked.request)
+        queries_of(asked.request)
         written = await self._worker.put(key, value, seen)
         if isinstance(written, Elsewhere):
             return await self._forward(asked.request, written, value)
         return Answer(204, b"", headers=_headers(written))
 
     async def _scan(self, asked: Asked) -> Answer:
-        query = _queries(asked.request, "start", "end", "after", "limit")
+        query = queries_of(asked.request, "start", "end", "after", "limit")
         for name in ("start", "end", "after"):
             if len(query.get(name, "")) > openapi.MAX_KEY:
                 raise Problem("malformed", f"{name} is longer than a key can be: give {openapi.MAX_KEY} at most")
         start, end, after = query.get("start", ""), query.get("end", ""), query.get("after", "")
         limit = _whole(query, "limit", PAGE, 1, PAGE)
-        found = await self._worker.scan(after, start, end, limit, _epoch(asked.request))
+        found = await self._worker.scan(after, start, end, limit, epoch_of(asked.request))
         if isinstance(found, Elsewhere):
             return await self._forward(asked.request, found, None)
         copy, page = found
         items = [{"key": key, "value": base64.b64encode(value).decode()} for key, value in page.entries]
         whole = {"start": copy.range.start, "end": copy.range.end}
         document = {"items": items, "next": page.following, "partition": copy.partition, "range": whole}
-        return _json({**document, "epoch": copy.epoch}, **_headers(copy))
+        return to_json({**document, "epoch": copy.epoch}, **_headers(copy))
 
     async def _forward(self, request: BaseRequest, to: Elsewhere, body: bytes | None) -> Answer:
         """Pass it on to who has it, once."""
@@ -311,7 +311,7 @@ class Pages:
         members: dict[str, Any] = {"primary": to.worker, **({"address": address} if address else {})}
         if request.headers.get(FORWARDED) or not address:
             raise Problem("not-mine", f"worker {to.worker} has it", partition=partition, **members)
-        seen = max(_epoch(request) or 0, to.copy.epoch, to.copy.fenced_epoch)
+        seen = max(epoch_of(request) or 0, to.copy.epoch, to.copy.fenced_epoch)
         headers = {**worker.headers(), FORWARDED: "1", EPOCH: str(seen)}
         is_write = request.method in ("PUT", "DELETE")
         timeout = aiohttp.ClientTimeout(total=FORWARD_SECONDS, sock_connect=2.0)
@@ -339,25 +339,25 @@ class Pages:
     async def _healthz(self, _asked: Asked) -> Answer:
         if self._worker.failed.is_set():
             raise Problem("unserved", self._worker.store.failure)
-        return _json({"ok": True})
+        return to_json({"ok": True})
 
     async def _readyz(self, _asked: Asked) -> Answer:
         if not self._worker.is_ready:
             raise Problem("unserved", "it has no Lease, has not looked at all that it has, or leaves")
-        return _json({"ok": True})
+        return to_json({"ok": True})
 
     async def _figures(self, _asked: Asked) -> Answer:
         text = prometheus_client.generate_latest(self._registry)
         return Answer(200, text, prometheus_client.CONTENT_TYPE_LATEST)
 
     async def _document(self, _asked: Asked) -> Answer:
-        return _json(openapi.document())
+        return to_json(openapi.document())
 
 
 # ---------------------------------------------------------------------------------------------- what comes in
 
 
-def _match(route: str, parts: list[str]) -> tuple[str, ...] | None:
+def match_path(route: str, parts: list[str]) -> tuple[str, ...] | None:
     """The names in a path of this form. Raises Problem where they are not UTF-8."""
     wanted = route.split("/")
     if len(wanted) != len(parts) or any(one != part for one, part in zip(wanted, parts, strict=True) if one[:1] != "{"):
@@ -371,7 +371,7 @@ def _match(route: str, parts: list[str]) -> tuple[str, ...] | None:
         raise Problem("malformed", "the path is not UTF-8 behind its percent signs", closes=True) from None
 
 
-def _queries(request: BaseRequest, *known: str) -> dict[str, str]:
+def queries_of(request: BaseRequest, *known: str) -> dict[str, str]:
     """What stands after the question mark. Raises Problem for what isn't known, or stands there twice."""
     text, found = request.raw_path.partition("?")[2], {}
     try:
@@ -404,7 +404,7 @@ def _seconds(query: Mapping[str, str], name: str, default: float, most: float) -
     return float(text)
 
 
-def _epoch(request: BaseRequest) -> int | None:
+def epoch_of(request: BaseRequest) -> int | None:
     """The highest epoch that the client has seen for this key; None: it does not say."""
     text = request.headers.get(EPOCH)
     if text is None:
@@ -414,7 +414,7 @@ def _epoch(request: BaseRequest) -> int | None:
     return int(text)
 
 
-async def _body(request: BaseRequest, most: int) -> bytes:
+async def body_of(request: BaseRequest, most: int) -> bytes:
     """The body. Raises Problem."""
     if not request.body_exists:
         return b""
@@ -477,7 +477,7 @@ def _headers(copy: Any) -> dict[str, str]:
     return {PARTITION: quote(copy.partition, safe=""), EPOCH: str(copy.epoch)}
 
 
-def _json(document: Any, **headers: str) -> Answer:
+def to_json(document: Any, **headers: str) -> Answer:
     return Answer(200, _dump(document), headers=headers)
 
 
@@ -486,7 +486,7 @@ def _dump(document: Any) -> bytes:
     return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
-class _Connections(Server):
+class Connections(Server):
     """Makes a `_Connection` of each that is accepted."""
 
     def __init__(self, handler: Callable[[BaseRequest], Awaitable[StreamResponse]]) -> None:
@@ -514,7 +514,7 @@ class _Connection(RequestHandler):
 
     __slots__ = ("_all",)
 
-    def __init__(self, connections: _Connections, **settings: Any) -> None:
+    def __init__(self, connections: Connections, **settings: Any) -> None:
         super().__init__(connections, **settings)
         self._all = connections
 

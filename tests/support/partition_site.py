@@ -29,18 +29,20 @@ Object = dict[str, Any]
 
 
 class ControllerProcess:
-    """`muster partition-reconciler run`, or `muster partition-assigner run`."""
+    """`muster partition-reconciler run`, `muster partition-assigner run` or `muster partition-router run`."""
 
     def __init__(self, site: Site, system: str, number: int, *further: str) -> None:
         self.log = site.directory / f"{system}-{number}.log"
         own = ("MUSTER_", "POD_", "CONTAINER_NAME", "KUBECONFIG", "K8S_")
         environment = {name: value for name, value in os.environ.items() if not name.startswith(own)}
         arguments = [system, "run", "--kubeconfig", site.kubeconfig, "--namespace", site.namespace]
-        arguments += ["--watch-namespace", site.namespace, "--listen", "127.0.0.1:0", "--lease-seconds", "2"]
+        arguments += ["--listen", "127.0.0.1:0"]
+        if system != "partition-router":
+            arguments += ["--watch-namespace", site.namespace, "--lease-seconds", "2"]
         arguments += ["--token-file", str(site.directory / "token"), *further]
         with self.log.open("w") as file:
             self.popen = subprocess.Popen(
-                [sys.executable, "-m", "muster.cli", *arguments], env=environment, stdin=subprocess.DEVNULL, stderr=file
+                [sys.executable, *site.launcher, *arguments], env=environment, stdin=subprocess.DEVNULL, stderr=file
             )
 
     @property
@@ -84,6 +86,9 @@ class Site(Lab):
 
     def assigner(self, *further: str) -> ControllerProcess:
         return self._start("partition-assigner", *further)
+
+    def router(self, *further: str) -> ControllerProcess:
+        return self._start("partition-router", *further)
 
     def _start(self, system: str, *further: str) -> ControllerProcess:
         controller = ControllerProcess(self, system, len(self.controllers), *further)

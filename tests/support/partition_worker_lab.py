@@ -89,7 +89,7 @@ class WorkerProcess:
         arguments += ["--kubeconfig", lab.kubeconfig, "--namespace", lab.namespace, "--token-file", str(token)]
         with self.log.open("w") as file:
             self.popen = subprocess.Popen(
-                [sys.executable, "-m", "muster.cli", *arguments, *further],
+                [sys.executable, *lab.launcher, *arguments, *further],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stderr=file,
@@ -192,7 +192,9 @@ class WorkerProcess:
 
 
 class Lab:
-    """One KeySpace, its workers, and the hand."""
+    """One KeySpace, its workers, and the hand. `launcher` is what the command `muster` is run by."""
+
+    launcher: tuple[str, ...] = ("-m", "muster.cli")
 
     def __init__(self, api: Api, namespace: str, kubeconfig: str, directory: Path, **space: Any) -> None:
         self.api, self.namespace, self.kubeconfig, self.directory = api, namespace, kubeconfig, directory
