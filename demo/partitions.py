@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import base64
 import shlex
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.muster.coordination.plugins.module_utils.api import PODS, Api
+from ansible_collections.muster.coordination.plugins.module_utils.api import PODS, Api, Resource
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.keyspace import Fact, owner
 from ansible_collections.muster.coordination.plugins.module_utils.errors import MusterError, TimedOut
 from ansible_collections.muster.coordination.plugins.module_utils.verbs.partitions import read_view
@@ -29,6 +30,7 @@ Object = dict[str, Any]
 NAMESPACE = "partitions"  # the role's own
 EXAMPLE = Path(__file__).resolve().parents[1] / "kustomize" / "partitions" / "overlays" / "example"
 SPACE = "default"
+SECRETS = Resource("v1", "secrets", "Secret")
 KINDS = ("assignments", "partitions", "keyspaces")
 KEYS = tuple(f"{letter}{'demo':a<7}" for letter in "abcdefghijklmnopqrstuvwxyz"[::2])
 HOT = "hotstuff"  # of part-2
@@ -40,6 +42,7 @@ class Writes:
     """What a client has written, one key after the other, and for how long it had to wait."""
 
     address: str
+    headers: dict[str, str]
     acknowledged: dict[str, int] = field(default_factory=dict)
     count: int = 0
     refused: int = 0
@@ -57,22 +60,25 @@ class Writes:
         """Until it is acknowledged: the same value twice is as good as once."""
         began = time.monotonic()
         while not self.stop.is_set():
-            with suppress(OSError):
-                request = urllib.request.Request(f"http://{self.address}/v1/keys/{key}", b"%d" % number, method="PUT")
-                with urllib.request.urlopen(request, timeout=ANSWER_SECONDS):
-                    self.acknowledged[key] = number
-                    self.count += 1
-                    self.longest = max(self.longest, time.monotonic() - began)
-                    return
+            with suppress(OSError), self._ask(key, b"%d" % number):
+                self.acknowledged[key] = number
+                self.count += 1
+                self.longest = max(self.longest, time.monotonic() - began)
+                return
             self.refused += 1
             time.sleep(0.02)
 
     def get(self, key: str) -> int:
         try:
-            with urllib.request.urlopen(f"http://{self.address}/v1/keys/{key}", timeout=ANSWER_SECONDS) as answer:
+            with self._ask(key) as answer:
                 return int(answer.read())
         except urllib.error.URLError as error:
             raise MusterError(f"the router does not give {key}: {error}") from None
+
+    def _ask(self, key: str, value: bytes | None = None) -> Any:
+        method, where = "GET" if value is None else "PUT", f"http://{self.address}/v1/keys/{key}"
+        request = urllib.request.Request(where, value, self.headers, method=method)
+        return urllib.request.urlopen(request, timeout=ANSWER_SECONDS)
 
 
 class Ranges(Stage):
@@ -89,7 +95,7 @@ class Ranges(Stage):
         try:
             self._until("each range is served", lambda: self._is_served(4))
             self._show()
-            with self._forwarded("partition-router", 80) as address, writing(address) as writes:
+            with self._forwarded("partition-router", 80) as address, writing(address, self._token()) as writes:
                 self._split(writes)
                 self._move(writes)
                 self._lose_a_worker(writes)
@@ -147,9 +153,7 @@ class Ranges(Stage):
         said = self.command([sys.executable, "-m", "muster.cli", *typed])
         print(textwrap.indent(said, "  "))
         seconds = time.monotonic() - self.acted
-        print(
-            f"  {seconds:7.2f} s; {writes.count - count} writes meanwhile, the longest of {writes.longest:.2f} s"
-        )
+        print(f"  {seconds:7.2f} s; {writes.count - count} writes meanwhile, the longest of {writes.longest:.2f} s")
 
     def _show(self) -> None:
         typed = ["partitions", "list", "-n", self.namespace]
@@ -172,6 +176,11 @@ class Ranges(Stage):
                 yield line.removeprefix("Forwarding from ").split()[0]
             finally:
                 forwards.terminate()
+
+    def _token(self) -> str:
+        """What router and workers ask of clients."""
+        secret = self._api.get(SECRETS, "partitions", self.namespace)
+        return base64.b64decode(secret["data"]["token"]).decode().strip()
 
     def _leave(self) -> None:
         """Whatever has happened, nothing of the key space stays."""
@@ -209,9 +218,9 @@ class Ranges(Stage):
 
 
 @contextmanager
-def writing(address: str) -> Iterator[Writes]:
+def writing(address: str, token: str) -> Iterator[Writes]:
     """A client that writes all the time."""
-    writes = Writes(address)
+    writes = Writes(address, {"Authorization": f"Bearer {token}"})
     thread = threading.Thread(target=writes.run, daemon=True)
     thread.start()
     try:
