@@ -19,6 +19,7 @@ TYPE: Final = "urn:muster:partitions:"
 PROBLEM: Final = "application/problem+json"
 MAX_VALUE: Final = 64 * 1024  # bytes
 MAX_KEY: Final = MAX_KEY_LENGTH  # characters
+MAX_NAME: Final = 253  # characters
 MAX_NUMBER: Final = 2**62
 
 Schema = dict[str, Any]
@@ -247,7 +248,7 @@ def _replication() -> Schema:
         "required": True,
         "schema": {"type": "string", "minLength": 1, "maxLength": 253, "pattern": "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"},
     }
-    follower = _query("follower", {"type": "string", "maxLength": 253, "default": ""}, "Who asks")
+    follower = _query("follower", {"type": "string", "maxLength": MAX_NAME, "default": ""}, "Who asks")
     number: Schema = {"type": "integer", "minimum": 0, "maximum": MAX_NUMBER, "default": 0}
     return {
         "/v1/replication/{partition}/snapshot": {
@@ -261,7 +262,9 @@ def _replication() -> Schema:
                 "first page on, when it was replayed up to the `position` of the last.",
                 parameters=[
                     partition,
-                    _query("after", {"type": "string", "default": ""}, "`next` of the page before"),
+                    _query(
+                        "after", {"type": "string", "maxLength": MAX_NAME, "default": ""}, "`next` of the page before"
+                    ),
                     _query("limit", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 1000}, "How many"),
                     follower,
                 ],
@@ -275,8 +278,8 @@ def _replication() -> Schema:
                 {"200": _json("Log", "Changes in order, none left out")},
                 "404",
                 "410",
-                description="Who asks acknowledges all up to `after`: it is on its disk. The answer is held until "
-                "there is something new, but not longer than `wait`.",
+                description="Who asks acknowledges all up to `after`: it is on its disk. Who does not say `epoch` is "
+                "told to load anew. The answer is held until there is something new, but not longer than `wait`.",
                 parameters=[
                     partition,
                     _query("after", number, "The position up to which it is known"),
@@ -369,9 +372,10 @@ def schemas() -> dict[str, Schema]:
     peer = {"type": ["object", "null"], "properties": {"worker": name, "address": text}, "required": ["worker"]}
     base64: Schema = {"type": "string", "contentEncoding": "base64"}
     whole = {"$ref": "#/components/schemas/Range"}
-    entry = {"type": "array", "minItems": 2, "maxItems": 2, "prefixItems": [text, base64]}
-    change_items = [number, text, {**base64, "type": ["string", "null"]}]
-    change = {"type": "array", "minItems": 3, "maxItems": 3, "prefixItems": change_items}
+    entry = {"type": "array", "description": "Key, and value in base64", "minItems": 2, "maxItems": 2, "items": text}
+    told = "Position, key, and value in base64; null: the key is gone"
+    parts: Schema = {"type": ["integer", "string", "null"]}
+    change = {"type": "array", "description": told, "minItems": 3, "maxItems": 3, "items": parts}
     words = {field: name for field in ("assignment", "uid", "prepared", "origin", "proxy")}
     numbers = dict.fromkeys(("epoch", "fencedEpoch", "position"), number)
     load = _object(dict.fromkeys(("keys", "bytes", "reads", "writes"), number))

@@ -601,7 +601,7 @@ class Worker:
             if is_early or (seen is None and waited > CATCH_UP_SECONDS):
                 members = {"primary": copy.origin} if copy.origin else {}
                 raise Refusal("not-mine", f"{here} is {copy.role}", **members)
-        if self.grant_of(copy) and waited > CATCH_UP_SECONDS:
+        if self.grant_of(copy) and waited > min(CATCH_UP_SECONDS, budget):
             raise Refusal("stale", f"{here} has epoch {copy.epoch}, and {seen} was seen", partition=partition)
         if waited > budget:
             why = self.waits.get(partition) or ("it has no Lease" if not self.lease.session else "it was not read yet")

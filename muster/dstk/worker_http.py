@@ -385,6 +385,8 @@ def queries_of(request: BaseRequest, *known: str) -> dict[str, str]:
             raise Problem(
                 "malformed", f"leave {name[:100]!r} out: the URL has each of {', '.join(known) or 'none'} once"
             )
+        if len(value) > openapi.MAX_NAME:
+            raise Problem("malformed", f"{name} is longer than {openapi.MAX_NAME} characters")
         found[name] = value
     return found
 
