@@ -47,7 +47,7 @@ A key space in ranges, each served by one worker.
   move     have another worker serve a partition
   new      have a worker serve a partition that nobody serves yet
   abort    have an operation undone that is not committed yet
-  explain  why the assigner does what it does
+  explain  why a partition is where it is, and what holds it up
 
 `muster partitions COMMAND --help` says more.
 """
@@ -113,7 +113,17 @@ Have an operation undone. What is committed can't be: ask for the way back.
 """
 
 EXPLAIN = """\
-Why the assigner does what it does, by its own words.
+Why a partition is where it is: what is seen of it and of its worker, which
+operation is about it and what that waits for, and, with --assigner, what the
+assigner thinks.
+"""
+
+EXPLAIN_EPILOG = """\
+examples:
+  muster partitions explain part1
+  kubectl port-forward deployment/partition-assigner 8378 &
+  muster partitions explain part1 --assigner http://127.0.0.1:8378
+
 """
 
 STATUS = """\
@@ -143,8 +153,8 @@ def add(systems: Any, environ: Mapping[str, str]) -> None:
     new = add_command("new", _new, NEW, STATUS, "PARTITION WORKER")
     new.positional("partition").positional("worker").asking().of_space().where()
     add_command("abort", _abort, ABORT, STATUS, "OPERATION").positional("operation").where()
-    explain = add_command("explain", _explain, EXPLAIN, STATUS, "[PARTITION]")
-    explain.positional("partition", nargs="?").assigner()
+    explain = add_command("explain", _explain, EXPLAIN, EXPLAIN_EPILOG + STATUS, "PARTITION")
+    explain.positional("partition").assigner().of_space().where()
 
 
 register = add
@@ -210,7 +220,7 @@ class _Options(Options):
 
     def assigner(self) -> Self:
         self.begin("whom to ask")
-        text = "where the assigner listens, such as http://127.0.0.1:8393"
+        text = "where the assigner listens, such as http://127.0.0.1:8378"
         self.add("--assigner", "MUSTER_ASSIGNER", metavar="URL", help=text)
         return self.output("text", "json")
 
@@ -360,24 +370,51 @@ def _abort(args: argparse.Namespace) -> int:
 
 
 def _explain(args: argparse.Namespace) -> int:
-    if not args.assigner:
-        raise WrongUsage("--assigner is missing: give its URL (or the variable MUSTER_ASSIGNER)")
-    told = _fetch(args.assigner, {"partition": args.partition} if args.partition else {})
-    print(_written(told, "json" if args.output == "json" else "yaml"))
+    from muster.dstk.picture import explanation_text
+
+    api, namespace = connect(args)
+    found = verbs.look(api, namespace, args.key_space)
+    if not found:
+        verbs.read_space(api, namespace, args.key_space)  # says what is missing
+    told = explained(found[0], args.partition)
+    if args.assigner:
+        query = {"partition": args.partition, "keySpace": f"{namespace}/{args.key_space}"}
+        told["assigner"] = fetch(f"{args.assigner.rstrip('/')}/explain", query)
+    print(_written(told, "json") if args.output == "json" else explanation_text(told, time.time()))
     return 0
 
 
-def _fetch(url: str, query: Mapping[str, str]) -> Any:
-    """What the assigner's page says. Raises MusterError."""
+def explained(space: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """What is seen of a partition. Raises Malformed where there is none of that name in the view."""
+    partition = next((each for each in space["partitions"] if each["name"] == name), None)
+    if partition is None:
+        remedy = "it counts no more: it was split or merged" if name in space["void"] else "there is no such Partition"
+        raise Malformed("name", name, remedy)
+    return {
+        "partition": partition,
+        "worker": next((each for each in space["workers"] if each["name"] == partition["primary"]), None),
+        "operation": next((each for each in space["operations"] if each["name"] == partition["operation"]), None),
+        "queued": [
+            each
+            for each in space["operations"]
+            if name in each["partitions"] and each["name"] != partition["operation"]
+        ],
+        "aborted": [each for each in space["aborted"] if name in each["partitions"]],
+        "assigner": None,
+    }
+
+
+def fetch(page: str, query: Mapping[str, str]) -> dict[str, Any]:
+    """What a page of the assigner says. Raises MusterError."""
     import urllib3
     from urllib3.exceptions import HTTPError
 
-    page = f"{url.rstrip('/')}/explain"
     try:
         answer = urllib3.PoolManager(retries=False, timeout=10.0).request("GET", page, fields=dict(query))
         told = json.loads(answer.data)
     except (HTTPError, ValueError) as error:
         raise MusterError(f"{page} does not answer: {error}; is it an assigner's address?") from error
-    if answer.status != 200:
-        raise MusterError(f"{page} answers {answer.status}: {told.get('detail') if isinstance(told, dict) else told}")
+    if not isinstance(told, dict) or answer.status != 200:
+        why = told.get("error") if isinstance(told, dict) else told
+        raise MusterError(f"{page} answers {answer.status}: {why}")
     return told

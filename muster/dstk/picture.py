@@ -371,5 +371,24 @@ def done_text(done: verbs.Result) -> str:
     return "\n".join([*map(plain, heads), *(f"{INDENT}{partition_text(each)}" for each in done["partitions"])])
 
 
+def explanation_text(told: Report, now: float) -> str:
+    """Why a partition is where it is, as `partitions_cli.explained` tells it."""
+    lines = [partition_text(told["partition"])]
+    worker, operation, by = told["worker"], told["operation"], told["assigner"]
+    if worker:
+        lines.append(f"worker {worker['name']} is {_health(worker, now)}")
+    elif told["partition"]["primary"]:
+        lines.append(f"worker {told['partition']['primary']} has no Lease: it is lost")
+    for each in ([operation] if operation else []) + list(told["queued"]):
+        waits = f": {each['message']}" if each["message"] else ""
+        lines.append(f"{each['name']} ({about(each)}) is {each['phase']} for {since(each['created'], now)}{waits}")
+    lines += [f"{each['name']} ({about(each)}) was aborted: {each['message']}" for each in told["aborted"]]
+    if by:
+        lines.append(f"the assigner: {by.get('why') or 'says nothing'}")
+        lines += [f"the assigner plans it for worker {by['plannedFor']}"] if by.get("plannedFor") else []
+        lines += [f"the assigner waits: {by['waitsFor']}"] if by.get("waitsFor") else []
+    return "\n".join(map(plain, lines))
+
+
 def _counted(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"

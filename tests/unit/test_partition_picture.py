@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+import http.server
 import itertools
 import json
 import re
+import threading
+import urllib.parse
 from typing import Any
 
 import pytest
@@ -17,7 +20,7 @@ from hypothesis import strategies as st
 
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.keyspace import PRINTABLE
 from ansible_collections.muster.coordination.plugins.module_utils.verbs.partitions import ASSIGNMENTS, PARTITIONS
-from ansible_collections.muster.coordination.tests.support.partition_memory import Site
+from ansible_collections.muster.coordination.tests.support.key_space_memory import Site
 from muster import cli
 from muster.dstk import partitions_cli
 from muster.dstk.picture import Spaces, painted, shown, spaces_text, strip
@@ -291,9 +294,44 @@ def test_a_wait_in_vain_and_an_abort(terminal: Terminal) -> None:
     assert "OPERATION is 'gone'" in terminal("abort", "gone", status=1)
 
 
-def test_explain_needs_somebody_to_ask(terminal: Terminal) -> None:
-    assert "--assigner is missing" in terminal("explain", status=2)
-    assert "does not answer" in terminal("explain", "p", "--assigner", "http://127.0.0.1:9", status=1)
+def test_explain(terminal: Terminal) -> None:
+    terminal("move", "p", "w-1", "--no-wait")
+    (name,) = terminal.api.listed(ASSIGNMENTS)
+    terminal.api.say(name, "Pending", message="Partition p is part of a0, which is not over")
+    said = terminal("explain", "p")
+    assert "p [-, n) at w-0, epoch 1" in said and "is Pending for" in said and "part of a0" in said
+    terminal.api.say(name, "Aborted", message="worker w-1 is lost")
+    assert "(move p: w-0 → w-1) was aborted: worker w-1 is lost" in terminal("explain", "p")
+    assert json.loads(terminal("explain", "q", "-o", "json"))["worker"]["name"] == "w-0"
+    assert "PARTITION is 'gone': there is no such Partition" in terminal("explain", "gone", status=1)
+
+
+def test_explain_asks_the_assigner(terminal: Terminal) -> None:
+    answers = {
+        "p": (200, {"why": "worker w-0 has it since epoch 1", "waitsFor": "the budget", "plannedFor": "w-1"}),
+        "q": (404, {"error": "no key space that this replica looks after"}),
+    }
+
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            query = urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query)
+            status, body = answers[query["partition"][0]] if query["keySpace"] == ["ns/default"] else (500, {})
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(json.dumps(body).encode())
+
+        def log_message(self, *_args: Any) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        said = terminal("explain", "p", "--assigner", f"{url}/")
+        assert "the assigner: worker w-0 has it since epoch 1" in said
+        assert "the assigner plans it for worker w-1" in said and "the assigner waits: the budget" in said
+        assert "answers 404: no key space" in terminal("explain", "q", "--assigner", url, status=1)
+        server.shutdown()
+    assert "does not answer" in terminal("explain", "p", "--assigner", url, status=1)
 
 
 def test_nothing_is_coloured_in_a_pipe(terminal: Terminal) -> None:

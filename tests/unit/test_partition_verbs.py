@@ -21,7 +21,7 @@ from ansible_collections.muster.coordination.plugins.module_utils.verbs.partitio
     KEY_SPACES,
     PARTITIONS,
 )
-from ansible_collections.muster.coordination.tests.support.partition_memory import Site
+from ansible_collections.muster.coordination.tests.support.key_space_memory import Site
 
 Object = dict[str, Any]
 STAMP = "2026-01-31T12:00:00.000000Z"
