@@ -234,17 +234,19 @@ READ: dict[str, Attempt] = {
     "list the Partitions": reads(PARTITIONS),
     "read the Lease of a worker": gets(LEASES, OWN),
 }
-FOLLOW: dict[str, Attempt] = {
-    **{f"follow each {kind.kind}": follows(kind) for kind in KINDS},
+ROUTE: dict[str, Attempt] = {
+    "follow the Partitions": follows(PARTITIONS),
+    "follow the Assignments": follows(ASSIGNMENTS),
     "find the workers": reads(LEASES),
 }
+FOLLOW: dict[str, Attempt] = {**ROUTE, "follow the key spaces": follows(KEY_SPACES)}
 ALLOWED: dict[str, dict[str, Attempt]] = {
     "worker": {
         **READ,
         "make its Lease": makes(LEASES),
         "renew its Lease": updates(LEASES, OWN, **HOLDER),
     },
-    "router": {**READ, **FOLLOW},
+    "router": ROUTE,
     "reconciler": {
         **READ,
         **FOLLOW,
@@ -327,7 +329,15 @@ NO_CONTROLLER: dict[str, Attempt] = {
 }
 DENIED: dict[str, dict[str, Attempt]] = {
     "worker": {**NOBODY, **ONLY_RECONCILER, **ONLY_ASSIGNER, **NO_CONTROLLER, **ONLY_FOLLOWERS},
-    "router": {**NOBODY, **ONLY_RECONCILER, **ONLY_ASSIGNER, **ONLY_WORKER, **NO_CONTROLLER, "make one": makes(LEASES)},
+    "router": {
+        **NOBODY,
+        **ONLY_RECONCILER,
+        **ONLY_ASSIGNER,
+        **ONLY_WORKER,
+        **NO_CONTROLLER,
+        "see the key spaces": reads(KEY_SPACES),
+        "make a Lease": makes(LEASES),
+    },
     "reconciler": {**NOBODY, **ONLY_ASSIGNER, **ONLY_WORKER},
     "assigner": {**NOBODY, **ONLY_RECONCILER, **ONLY_WORKER},
 }
@@ -381,7 +391,7 @@ RULES: dict[str, set[Rule]] = {
     | rules(("list",), "partitions")
     | rules(("create",), LEASE)
     | rules(("update",), LEASE, names=WORKERS),
-    "router": rules(FOLLOWED, *OBJECTS, LEASE),
+    "router": rules(("list", "watch"), "partitions", "assignments", LEASE),
     "reconciler": LEADS
     | rules(("create", "update", "delete"), "partitions")
     | rules(("update", "delete"), "assignments")
