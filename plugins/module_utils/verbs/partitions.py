@@ -632,19 +632,24 @@ def ask(
         return None, False
     spec = operations.make("", known.space.name, request.kind, **request.params)["spec"]
     base = assignment_name(spec, [known.partitions.get(fact.partition) for fact in request.before], request.before)
-    attempt = 0
+    attempt = 1
     while True:
-        attempt += 1
         name = base if attempt == 1 else f"{base}-{attempt}"
         made = operations.make(name, known.space.name, request.kind, **request.params)
         made["metadata"]["namespace"] = namespace
-
-        def decide(before: Object | None, made: Object = made) -> tuple[Object | Delete | None, bool]:
-            return before or made, before is not None and operations.phase_of(before) == operations.ABORTED
-
-        done = commit(api, ASSIGNMENTS, name, namespace, decide, check_mode=check_mode)
-        if not done.verdict or done.after is None:
+        done = commit(api, ASSIGNMENTS, name, namespace, _unless_there(made), check_mode=check_mode)
+        if not done.verdict:
             return done.after, done.changed
+        attempt += 1
+
+
+def _unless_there(made: Object) -> Callable[[Object | None], tuple[Object | Delete | None, bool]]:
+    """Create it where there is none; the verdict is whether there is one that was aborted."""
+
+    def decide(before: Object | None) -> tuple[Object | Delete | None, bool]:
+        return before or made, before is not None and operations.phase_of(before) == operations.ABORTED
+
+    return decide
 
 
 def assignment_name(spec: Object, partitions: Iterable[Object | None], facts: Sequence[Fact]) -> str:
