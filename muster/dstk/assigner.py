@@ -21,6 +21,7 @@ from ansible_collections.muster.coordination.plugins.module_utils.api import (
     AlreadyExists,
     Api,
     Conflict,
+    Forbidden,
     LostAnswer,
     NotFound,
     Resource,
@@ -551,6 +552,9 @@ class _Look:
                     self._remove(name)
             except (Conflict, LostAnswer, NotFound):
                 continue  # it is looked at again
+            except Forbidden as error:
+                self._lacks_right(error)
+                return
 
     def _release(self, name: str) -> None:
         obj = self.api.get(PARTITIONS, name, self.namespace)
@@ -586,8 +590,11 @@ class _Look:
         given_up = sorted(plan.unserved)
         nobody = [part.name for part in known.parts.values() if self._is_unserved(part)]
         hidden = [name for name in view.void if name in objs and not _is_made(objs[name])]
-        for name, obj in objs.items():
-            self._tell_partition(name, obj, plan.unserved, hidden)
+        try:
+            for name, obj in objs.items():
+                self._tell_partition(name, obj, plan.unserved, hidden)
+        except Forbidden as error:  # it is told at the key space all the same
+            self._lacks_right(error)
         told = ",".join(given_up)
         if told != known.told:
             known.told = told
@@ -616,6 +623,11 @@ class _Look:
             "conditions": conditions,
         }
         self.owner._say(self.obj, status, self.term)
+
+    def _lacks_right(self, error: Forbidden) -> None:
+        """What a person has to mend, and what keeps nothing else from being done."""
+        self.known.trouble = str(error)
+        say(logging.WARNING, "a right is missing", error=str(error))
 
     def _is_unserved(self, part: Part) -> bool:
         worker = self.known.workers.get(part.primary)

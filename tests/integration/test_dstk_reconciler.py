@@ -14,6 +14,7 @@ import pytest
 
 from ansible_collections.muster.coordination.plugins.module_utils.api import Api, NotFound
 from ansible_collections.muster.coordination.plugins.module_utils.decisions import operations
+from ansible_collections.muster.coordination.tests.support.forms import IS_LONG
 from ansible_collections.muster.coordination.tests.support.partition_memory import Killed, Reign
 from ansible_collections.muster.coordination.tests.support.partition_site import Site
 from ansible_collections.muster.coordination.tests.support.partition_worker_lab import (
@@ -168,9 +169,9 @@ class Points:
         return Deadly(self.site, self.workers, self.client, lives)
 
     def each(self, ask: Callable[[], Object]) -> int:
-        """Ask for it, and kill who carries it out after its first effect; again, after its second; until it lives to
-        its end. How many there were."""
-        for lives in range(200):
+        """Ask for it, and kill who carries it out after its first effect; again, after its second (in the short form,
+        its third); until it lives to its end. How many there were."""
+        for lives in range(0, 200, 1 if IS_LONG else 2):
             assignment = ask()
             try:
                 self.one(lives).go(assignment)

@@ -160,6 +160,33 @@ def _lease(worker: str) -> tuple[Any, str, str]:
     return LEASES, f"default.{worker}", "ns"
 
 
+def test_without_the_right_to_write_at_partitions_the_rest_is_done_all_the_same() -> None:
+    both = Both("w-0", "w-1", lostAfterSeconds=1)
+    both.cut(2)
+    both.live()
+    both.lose("w-0")
+    both.site.sleep(5)
+    both.look()
+    both.site.sleep(5)
+    both.site.api.faults = ["replace 403"]
+    held = both.site.api.replace
+
+    def fails(resource: Any, obj: Any, subresource: str = "", **further: Any) -> Any:
+        if resource == PARTITIONS:
+            return held(resource, obj, subresource, **further)
+        faults, both.site.api.faults = both.site.api.faults, []
+        try:
+            return held(resource, obj, subresource, **further)
+        finally:
+            both.site.api.faults = faults
+
+    both.site.api.replace = fails  # type: ignore[method-assign]
+    both.look()
+    assert both.site.api.faults == []
+    assert both.status()["unserved"] == 1
+    assert "not allowed" in both.assigner.pages()["/state"]({})[1][KEY]["trouble"]
+
+
 def test_followers_are_kept_and_called_up() -> None:
     both = Both("w-0", "w-1", "w-2", followers=1, lostAfterSeconds=3)
     both.cut(3)
