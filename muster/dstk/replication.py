@@ -152,6 +152,8 @@ class Followers:
                 if failures % 5 == 0:
                     await self._find_anew(identity.origin)
                     self._host.look(name)
+            except KeyError:  # the copy has ended while it was asked for
+                await asyncio.sleep(BACKOFF[0])
 
     async def _find_anew(self, worker: str) -> None:
         try:

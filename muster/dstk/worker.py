@@ -348,9 +348,15 @@ class Worker:
         return verdict
 
     def _get(self, resource: Resource, name: str) -> Object | None:
+        """The object; None where the server says of this very one that it is not there.
+
+        That the kind is not served, or that something else answers 404, must not have data dropped.
+        """
         try:
             return self._api.get(resource, name, self.settings.namespace)
-        except NotFound:
+        except NotFound as error:
+            if error.details.get("name") != name:
+                raise
             return None
 
     async def _act(self, verdict: Verdict, copies: Copies, copy: Copy, session: int) -> None:

@@ -63,9 +63,6 @@ def add(systems: Any, environ: Mapping[str, str]) -> None:
     _Options(parser, environ).itself().serving().cluster().how()
 
 
-register = add
-
-
 class _Options(Options):
     """The options of a worker."""
 

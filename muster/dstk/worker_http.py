@@ -31,7 +31,7 @@ from ansible_collections.muster.coordination.plugins.module_utils.decisions.part
 from ansible_collections.muster.coordination.plugins.module_utils.errors import Malformed, MusterError
 from muster.allocator.server_connections import in_time, listen
 from muster.dstk import openapi
-from muster.dstk.openapi import MAX_VALUE, PROBLEM, STATUS_WORDS, TYPE, WORDS
+from muster.dstk.openapi import MAX_VALUE, PROBLEM, TYPE, WORDS
 from muster.dstk.replication import PAGE, PAGE_BYTES
 from muster.dstk.store import Trimmed
 from muster.dstk.worker import VERBS, Elsewhere, Refusal, Worker
@@ -555,6 +555,3 @@ def _raw(problem: Problem) -> bytes:
     lines += ["Connection: close", f"Content-Length: {len(answer.body)}"]
     lines += [f"{name}: {value}" for name, value in answer.headers.items()]
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + answer.body
-
-
-assert {word for words in STATUS_WORDS.values() for word in words} == set(WORDS)
