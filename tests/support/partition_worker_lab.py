@@ -209,6 +209,13 @@ class Lab:
                 with suppress(ProcessLookupError):
                     process.thaw()
                 process.kill()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Take the finalizers off: nobody is left to do it, and the namespace would never go."""
+        for obj in self.api.list(ASSIGNMENTS, self.namespace).items:
+            with suppress(Conflict, NotFound):
+                self.api.replace(ASSIGNMENTS, {**obj, "metadata": {**obj["metadata"], "finalizers": []}})
 
     def worker(self, name: str, *further: str, directory: str = "") -> WorkerProcess:
         """Begun, and serving its pages."""
