@@ -8,6 +8,7 @@ python -m tests.support.planted_partitions BUG partition-worker run …     the 
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
@@ -23,15 +24,20 @@ class Bug(NamedTuple):
 
 def _position() -> None:
     """A copy that follows says that it has what it does not have yet, so a move leaves the last writes behind."""
+    from muster.dstk.replication import Followers
     from muster.dstk.worker import Worker
 
-    right = Worker.shown
+    right, going = Worker.shown, Followers._go_on
 
     def shown(self: Any, copy: Any) -> dict[str, Any]:
         document = right(self, copy)
         return {**document, "position": document["position"] + 1_000_000} if copy.role == "following" else document
 
-    Worker.shown = shown  # type: ignore[method-assign]
+    async def go_on(self: Any, copy: Any) -> None:
+        await asyncio.sleep(0.5)
+        await going(self, copy)
+
+    Worker.shown, Followers._go_on = shown, go_on  # type: ignore[method-assign]
 
 
 def _acknowledged() -> None:
