@@ -650,7 +650,7 @@ class Worker:
                 continue  # it was fenced, or is another's: nothing was written
             if not await self._is_replicated(name, position, grant):
                 raise self._unknown(copy, "its followers do not have it (yet)")
-            if not self._still(name, grant):
+            if not self._still(name, grant) and not self._was_fenced(name, grant, position):
                 raise self._unknown(copy, "the right to serve the partition ended when it was written")
             return copy
         raise Refusal("unserved", "it changes hands again and again", partition=copy.partition)
@@ -681,6 +681,12 @@ class Worker:
         if not is_replicated:  # it may be lost yet, with this worker
             raise Refusal("unserved", "its followers do not have what is here (yet)", partition=copy.partition)
         return True
+
+    def _was_fenced(self, name: str, grant: Grant, position: int) -> bool:
+        """Whether it was fenced right after this write: whoever takes over has it, for the fence has told of it."""
+        copy = self.store.copies.get(name)
+        is_so = copy is not None and copy.role in (FENCED, PROXY) and copy.epoch == grant.epoch
+        return is_so and copy is not None and copy.position >= position
 
     def _unknown(self, copy: Copy, why: str) -> Refusal:
         self.unknown += 1
