@@ -83,6 +83,7 @@ test-integration: $(VENV_STAMP) ## client, modules and sidecar on a real kube-ap
 	$(ON_CONTROL_PLANE) $(PYTEST) --numprocesses 2 --dist loadgroup tests/integration
 	$(PYTHON) -m bench.soak --grants 1000 --minutes 0.7
 	$(PYTHON) -m bench.allocator --quick --part limit --name muster-cp
+	$(PYTHON) -m bench.partition_storm --quick
 
 .PHONY: test-mutants
 test-mutants: $(VENV_STAMP) ## planted bugs, some for each property: a suite that is said to catch them does (make soak: all bugs, all suites)
@@ -225,6 +226,8 @@ soak: $(VENV_STAMP) ## claims under faults, and operators' replicas killed 1,000
 	$(PYTHON) -m bench.soak --append --minutes $${SOAK_MINUTES:-60}
 	$(PYTHON) -m bench.exactly_once --append --minutes $${SOAK_MINUTES:-60}
 	$(PYTHON) -m bench.swarm_storm --append --minutes $${SOAK_MINUTES:-60}
+	$(PYTHON) -m bench.partition_storm --append --minutes $${SOAK_MINUTES:-60}
+	for bug in position acknowledged epoch gap; do $(PYTHON) -m bench.partition_storm --quick --plant "$$bug"; done
 	HYPOTHESIS_PROFILE=long MUSTER_SEARCH=deep $(PYTEST) --numprocesses 2 tests/property tests/model
 
 ##@ Set up
