@@ -315,7 +315,8 @@ def _overlapping(facts: Sequence[Fact], whole: Range) -> list[Fact]:
     """Facts are sorted and do not overlap: those in question lie side by side."""
     at = max(0, bisect.bisect(facts, whole.start, key=lambda fact: fact.range.start) - 1)
     found = []
-    for fact in facts[at:]:
+    for index in range(at, len(facts)):  # a slice would copy all the rest, for each range anew
+        fact = facts[index]
         if whole.end and fact.range.start >= whole.end:
             break
         if keyspace.overlaps(fact.range, whole):
