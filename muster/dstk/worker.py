@@ -686,6 +686,7 @@ class Worker:
         """Whether it was fenced right after this write: whoever takes over has it, for the fence has told of it."""
         copy = self.store.copies.get(name)
         is_so = copy is not None and copy.role in (FENCED, PROXY) and copy.epoch == grant.epoch
+        is_so = is_so and self.lease.holds(grant.session)  # also when it was frozen in between
         return is_so and copy is not None and copy.position >= position
 
     def _unknown(self, copy: Copy, why: str) -> Refusal:
