@@ -33,7 +33,17 @@ from muster.dstk import openapi
 from muster.dstk.client import CONNECT_SECONDS, EPOCH, PARTITION, WORKER, Fate, fate_of, pause, problem
 from muster.dstk.directory import Place, Watched
 from muster.dstk.openapi import MAX_KEY, MAX_VALUE
-from muster.dstk.worker_http import Answer, Connections, Problem, body_of, epoch_of, match_path, queries_of, to_json
+from muster.dstk.worker_http import (
+    Answer,
+    Connections,
+    Problem,
+    body_of,
+    epoch_of,
+    match_path,
+    once,
+    queries_of,
+    to_json,
+)
 from muster.process import parse_address, say
 
 IN_FLIGHT: Final = 1024  # requests at a time; what comes beyond is refused
@@ -209,7 +219,13 @@ class Router:
         try:
             url = URL(f"{address}{asked.path}", encoded=True)
             async with self._session.request(
-                asked.method, url, data=asked.body, headers=headers, timeout=timeout, allow_redirects=False
+                asked.method,
+                url,
+                data=asked.body,
+                headers=headers,
+                timeout=timeout,
+                allow_redirects=False,
+                middlewares=(once,),
             ) as response:
                 kept = {name: response.headers[name] for name in PASSED if name in response.headers}
                 kind = response.headers.get("Content-Type", "application/octet-stream")

@@ -319,7 +319,13 @@ class Pages:
         try:
             url = URL(f"{address}{request.raw_path}", encoded=True)
             async with worker.session.request(
-                request.method, url, data=body, headers=headers, timeout=timeout, allow_redirects=False
+                request.method,
+                url,
+                data=body,
+                headers=headers,
+                timeout=timeout,
+                allow_redirects=False,
+                middlewares=(once,),
             ) as answer:
                 content = await answer.read()
                 kept = (PARTITION, EPOCH, WORKER, "Retry-After")
@@ -352,6 +358,26 @@ class Pages:
 
     async def _document(self, _asked: Asked) -> Answer:
         return to_json(openapi.document())
+
+
+# ---------------------------------------------------------------------------------------------- passing on
+
+
+class NoAnswer(aiohttp.ClientError):
+    """The connection broke; the request may have been carried out."""
+
+
+async def once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Keeps aiohttp from sending a PUT or DELETE a second time, by itself, when its answer was lost.
+
+    The first may still be carried out: after the second, and over what somebody else has written since.
+    """
+    try:
+        return await handler(request)
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):  # it was not sent
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise NoAnswer(type(error).__name__) from error
 
 
 # ---------------------------------------------------------------------------------------------- what comes in

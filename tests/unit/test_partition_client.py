@@ -90,9 +90,9 @@ def test_values_come_and_go() -> None:
 
 def test_who_has_it_is_asked_when_that_is_told() -> None:
     with ScriptedServer(done()) as right:
-        with ScriptedServer(refuses(421, "not-mine", primary="w-1", address=right.url)) as wrong:
-            asks = client(wrong.url)
-            asks.put("k", b"v")
+        hint = refuses(421, "not-mine", primary="w-1", address=right.url)
+        with ScriptedServer(hint) as wrong:
+            client(wrong.url).put("k", b"v")
     assert len(right.requests) == 1
 
 
@@ -114,9 +114,8 @@ def test_a_write_that_reached_nobody_is_sent_again(closed: str) -> None:
 
 @pytest.mark.parametrize("answer", [loses, refuses(504, "unknown"), refuses(500, "internal")])
 def test_a_write_whose_answer_was_lost_is_not_repeated(answer: Line) -> None:
-    with ScriptedServer(answer) as server:
-        with pytest.raises(Unknown, match="nobody knows"):
-            client(server.url).put("k", b"v")
+    with ScriptedServer(answer) as server, pytest.raises(Unknown, match="nobody knows"):
+        client(server.url).put("k", b"v")
     assert len(server.requests) == 1
 
 
@@ -130,9 +129,8 @@ def test_unless_the_caller_says_so(answer: Line) -> None:
 
 
 def test_a_repeated_write_that_is_never_answered_stays_unknown(closed: str) -> None:
-    with ScriptedServer(loses) as server:
-        with pytest.raises(Unknown):
-            client(server.url, closed, timeout=0.3).put("k", b"v", retry_unknown=True)
+    with ScriptedServer(loses) as server, pytest.raises(Unknown):
+        client(server.url, closed, timeout=0.3).put("k", b"v", retry_unknown=True)
     assert len(server.requests) == 1
 
 
