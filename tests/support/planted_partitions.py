@@ -83,8 +83,8 @@ def _gap() -> None:
 BUGS: Final = {
     "position": Bug("P6: the new primary has all data", _position, ("fits no order",)),
     "acknowledged": Bug("P5: no acknowledged write is lost", _acknowledged, ("fits no order",)),
-    "epoch": Bug("P4: epochs never go back", _epoch, ("epoch",)),
-    "gap": Bug("P1: no gap", _gap, ("gap",)),
+    "epoch": Bug("P4: epochs never go back", _epoch, ("P4: the epoch",)),
+    "gap": Bug("P1: no gap", _gap, ("P1: a gap",)),
 }
 
 
