@@ -10,6 +10,8 @@ nobody serves, are waited here; longer ones give the thread to other Assignments
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import logging
 import threading
 import time
@@ -28,7 +30,7 @@ from ansible_collections.muster.coordination.plugins.module_utils.api import (
     Resource,
 )
 from ansible_collections.muster.coordination.plugins.module_utils.decisions import keyspace, operations
-from ansible_collections.muster.coordination.plugins.module_utils.decisions.keyspace import Space
+from ansible_collections.muster.coordination.plugins.module_utils.decisions.keyspace import Range, Space
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.operations import (
     ABORTED,
     ABORTING,
@@ -391,15 +393,10 @@ class Assignments:
             return None
 
     def _survey(self, names: Iterable[str], turn: _Turn) -> tuple[Object, ...]:
-        own = [keyspace.range_of(obj) for name in names if (obj := turn.partitions.get(name))]
-        listed = self._api.list(PARTITIONS, turn.namespace).items
-        found = [
-            obj
-            for obj in listed
-            if keyspace.space_of(obj) == turn.space_name
-            and any(keyspace.overlaps(keyspace.range_of(obj), of) for of in own)
-        ]
-        return tuple(sorted(found, key=lambda obj: str(obj["metadata"]["name"])))
+        """Those that overlap another one than themselves, by name."""
+        own = {name: keyspace.range_of(obj) for name in names if (obj := turn.partitions.get(name))}
+        listed = [obj for obj in self._api.list(PARTITIONS, turn.namespace).items if _is_of(obj, turn.space_name)]
+        return tuple(sorted(_overlapping(listed, own), key=lambda obj: str(obj["metadata"]["name"])))
 
     def _ask(self, worker: str, turn: _Turn) -> Report | Absent:
         if self._workers.is_lost(turn.namespace, turn.space_name, worker):
@@ -582,6 +579,25 @@ def _slim(obj: Object) -> Object:
 
 
 # ---------------------------------------------------------------------------------------------- details
+
+
+def _is_of(obj: Object, space: str) -> bool:
+    return keyspace.space_of(obj) == space
+
+
+def _overlapping(listed: Iterable[Object], own: Mapping[str, Range]) -> list[Object]:
+    """Those of the list that overlap one of these, but for itself; n log m, unless these overlap one another."""
+    ordered = sorted(own.items(), key=lambda each: keyspace.order(each[1]))
+    starts = [of.start for _name, of in ordered]
+    is_plain = not any(keyspace.overlaps(one[1], other[1]) for one, other in itertools.pairwise(ordered))
+    found = []
+    for obj in listed:
+        name, at = obj["metadata"]["name"], keyspace.range_of(obj)
+        place = bisect.bisect(starts, at.start)
+        beside = ordered[max(0, place - 1) : place + 1] if is_plain else ordered
+        if any(other != name and keyspace.overlaps(at, of) for other, of in beside):
+            found.append(obj)
+    return found
 
 
 def _kind(obj: Object) -> str:

@@ -114,7 +114,7 @@ class Inspect(NamedTuple):
 
 
 class Survey(NamedTuple):
-    """Read which Partitions of the KeySpace overlap these, these included, by name, from the store."""
+    """Read which Partitions of the KeySpace overlap another of these, by name, from the store."""
 
     names: tuple[str, ...]
 
