@@ -124,12 +124,20 @@ CHILD = result_name("p", "uid-a", 0)
 again = Story(ONE, (SPLIT_P,), BOTH[:1], later=(assignment("b", SPLIT, partition=CHILD, splitKey="a"),))
 CHILD_MOVES = assignment("b", MOVE, partition=CHILD, **{"from": "w1", "to": "w2"})
 child_moves = Story(ONE, (SPLIT_P,), BOTH, later=(CHILD_MOVES,))
-there_and_back = Story(ONE, (MOVE_P,), BOTH, later=(assignment("b", MOVE, partition="p", **{"from": "w2", "to": "w1"}),))
+there_and_back = Story(
+    ONE, (MOVE_P,), BOTH, later=(assignment("b", MOVE, partition="p", **{"from": "w2", "to": "w1"}),)
+)
 once_more = Story(ONE, (MOVE_P,), BOTH, later=(assignment("b", MOVE, **MOVED),), deletions=1)
 new_again = Story(
-    (partition("p", "", ""),), (NEW_P,), (Worker("w1"), Worker("w2")), later=(assignment("b", NEW, partition="p", primary="w1"),), deletions=1
+    (partition("p", "", ""),),
+    (NEW_P,),
+    (Worker("w1"), Worker("w2")),
+    later=(assignment("b", NEW, partition="p", primary="w1"),),
+    deletions=1,
 )
-managed = Story((partition("p", "", "", primary="w1", epoch=1),), (), BOTH, later=(MOVE_P,), losses=1, managed=3, writes=2)
+managed = Story(
+    (partition("p", "", "", primary="w1", epoch=1),), (), BOTH, later=(MOVE_P,), losses=1, managed=3, writes=2
+)
 batch = Story(
     (partition("p", "", "b"), partition("q", "b", "")),
     (assignment("a", NEW, partitions=[{"partition": "p", "primary": "w1"}, {"partition": "q", "primary": "w2"}]),),

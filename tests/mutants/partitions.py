@@ -48,7 +48,6 @@ MUTANTS = (
         KEYSPACE,
         "    for fact in (*map(fact_of, partitions), *results):\n",
         "    for fact in map(fact_of, partitions):\n",
-        MODEL,
         PROPERTY,
     ),
     planted(
@@ -65,7 +64,6 @@ MUTANTS = (
         KEYSPACE,
         '    yield Range(reached, "")\n',
         "",
-        PROPERTY,
         UNIT,
     ),
     planted(
@@ -74,7 +72,6 @@ MUTANTS = (
         KEYSPACE,
         "key=lambda fact: (-fact.epoch, fact.partition)):",
         "key=lambda fact: (fact.epoch, fact.partition)):",
-        PROPERTY,
         UNIT,
     ),
     planted(
@@ -83,8 +80,6 @@ MUTANTS = (
         OPERATIONS,
         "        given = partitions if plan.kind == NEW else []\n",
         "        given = []\n",
-        HISTORIES,
-        MODEL,
         UNIT,
     ),
     planted(
@@ -93,7 +88,6 @@ MUTANTS = (
         OPERATIONS,
         'if other["spec"].get("epoch") or (claimed and _name(other) < _name(obj)):',
         'if other["spec"].get("epoch"):',
-        MODEL,
         UNIT,
     ),
     planted(
@@ -102,8 +96,6 @@ MUTANTS = (
         OPERATIONS,
         '            if copy is None or copy.role != FENCED or copy.fenced_epoch != obj["spec"]["epoch"]:\n                return self._calls(worker, "fence", obj, pause=POLL_SECONDS)\n',
         "            if copy is None:\n                return Wait(POLL_SECONDS, worker)\n",
-        MODEL,
-        HISTORIES,
         UNIT,
     ),
     planted(
@@ -112,7 +104,6 @@ MUTANTS = (
         OPERATIONS,
         'copy.role != FENCED or copy.fenced_epoch != obj["spec"]["epoch"]:',
         "not copy.fenced_epoch:",
-        HISTORIES,
         UNIT,
     ),
     planted(
@@ -121,16 +112,14 @@ MUTANTS = (
         COPY,
         '    if spec.get("fencedBy"):\n        return Wait(f"it is fenced by',
         '    if spec.get("fencedBy") and fact.primary != me:\n        return Wait(f"it is fenced by',
-        MODEL,
-        HISTORIES,
         UNIT,
     ),
     planted(
         "a call gives authority: who was fenced serves at the epoch of the fence",
         "P3",
         COPY,
-        "    if epoch <= copy.fenced_epoch or epoch < copy.epoch:\n        return Wait(f\"{me} has it",
-        "    if epoch < copy.epoch:\n        return Wait(f\"{me} has it",
+        '    if epoch <= copy.fenced_epoch or epoch < copy.epoch:\n        return Wait(f"{me} has it',
+        '    if epoch < copy.epoch:\n        return Wait(f"{me} has it',
         UNIT,
     ),
     planted(
@@ -139,8 +128,6 @@ MUTANTS = (
         OPERATIONS,
         "                return Replace(fenced, fences=True)\n",
         "                return Replace(fenced)\n",
-        MODEL,
-        HISTORIES,
         UNIT,
     ),
     planted(
@@ -166,7 +153,6 @@ MUTANTS = (
         '                epoch = obj["spec"].get("epoch", 0) + 1\n',
         '                epoch = obj["spec"].get("epoch", 0)\n',
         UNIT,
-        MODEL,
     ),
     planted(
         "the results' epoch is that of the fence",
@@ -174,8 +160,6 @@ MUTANTS = (
         OPERATIONS,
         '                own = obj["spec"].get("epoch", 0) + 1\n',
         '                own = obj["spec"].get("epoch", 0)\n',
-        MODEL,
-        HISTORIES,
         UNIT,
     ),
     planted(
@@ -192,8 +176,6 @@ MUTANTS = (
         OPERATIONS,
         "arrived.role != FOLLOWING or arrived.position < copy.position:",
         "arrived.role != FOLLOWING:",
-        MODEL,
-        HISTORIES,
         UNIT,
     ),
     planted(
@@ -218,8 +200,6 @@ MUTANTS = (
         COPY,
         '    if copy and copy.epoch >= order["epoch"]:\n',
         '    if copy and copy.epoch > order["epoch"]:\n',
-        MODEL,
-        HISTORIES,
         UNIT,
     ),
     planted(
@@ -228,9 +208,8 @@ MUTANTS = (
         COPY,
         "        if named and named.sources and named.primary == me:\n            return _serve(copy, named.epoch, (), me)  # its Partition is not made yet\n",
         "",
-        MODEL,
-        HISTORIES,
         UNIT,
+        MODEL,
     ),
     planted(
         "what a split has made is dropped when its Partition was made between two reads",
@@ -239,7 +218,6 @@ MUTANTS = (
         '    if any(heir["metadata"]["name"] == copy.partition for heir in heirs):\n        return Wait("its Partition was made just now")\n',
         "",
         UNIT,
-        HISTORIES,
     ),
     planted(
         "a target drops its copy because its Assignment is gone",
@@ -247,7 +225,6 @@ MUTANTS = (
         COPY,
         '    if spec.get("claimedBy") != copy.assignment:\n',
         '    if not is_own or spec.get("claimedBy") != copy.assignment:\n',
-        MODEL,
         UNIT,
     ),
     planted(
@@ -286,16 +263,16 @@ MUTANTS = (
         "a copy serves below its epoch",
         "P7",
         COPY,
-        "    if epoch <= copy.fenced_epoch or epoch < copy.epoch:\n        return Wait(f\"{me} has it",
-        "    if epoch <= copy.fenced_epoch:\n        return Wait(f\"{me} has it",
+        '    if epoch <= copy.fenced_epoch or epoch < copy.epoch:\n        return Wait(f"{me} has it',
+        '    if epoch <= copy.fenced_epoch:\n        return Wait(f"{me} has it',
         UNIT,
     ),
     planted(
         "what came out of it is taken while it is fenced",
         "P7",
         COPY,
-        "    if fenced:\n        return Wait(f\"{fenced[0]",
-        "    if fenced and not fenced:\n        return Wait(f\"{fenced[0]",
+        '    if fenced:\n        return Wait(f"{fenced[0]',
+        '    if fenced and not fenced:\n        return Wait(f"{fenced[0]',
         UNIT,
     ),
     planted(
@@ -321,7 +298,6 @@ MUTANTS = (
         "    if not key or not contains(whole, key) or key == whole.start:\n",
         "    if not key or not contains(whole, key):\n",
         UNIT,
-        PROPERTY,
     ),
     planted(
         "what is over is begun again",
@@ -329,7 +305,6 @@ MUTANTS = (
         OPERATIONS,
         "FINAL: Final = (COMPLETED, ABORTED)\n",
         "FINAL: Final = (COMPLETED,)\n",
-        MODEL,
         UNIT,
     ),
     planted(
@@ -338,7 +313,6 @@ MUTANTS = (
         OPERATIONS,
         "    if phase == COMMITTED:\n        return turn.roll_forward()\n    if metadata",
         '    if phase == COMMITTED and not metadata.get("deletionTimestamp"):\n        return turn.roll_forward()\n    if metadata',
-        MODEL,
         UNIT,
     ),
     planted(
@@ -363,8 +337,6 @@ MUTANTS = (
         OPERATIONS,
         '    return {"fencedBy": "", "fencedAt": "", "epoch": spec.get("epoch", 0) + 1} if spec.get("fencedBy") else {}\n',
         '    return {"fencedBy": "", "fencedAt": ""} if spec.get("fencedBy") else {}\n',
-        MODEL,
-        HISTORIES,
         UNIT,
     ),
     planted(
@@ -373,7 +345,6 @@ MUTANTS = (
         OPERATIONS,
         "            if plan.kind in (NEW, MOVE) and (obj is None or not self._is_mine(obj)):\n                continue",
         "            if False:\n                continue",
-        HISTORIES,
         UNIT,
     ),
     planted(
@@ -382,7 +353,6 @@ MUTANTS = (
         OPERATIONS,
         "                if not is_final(self.seen.others[other]):\n",
         "                if True:\n",
-        MODEL,
         UNIT,
     ),
     planted(
@@ -391,8 +361,6 @@ MUTANTS = (
         OPERATIONS,
         '    if not spec.get("claimedBy") or not is_final(claimant):\n',
         '    if not spec.get("claimedBy") or claimant is None or not is_final(claimant):\n',
-        MODEL,
-        HISTORIES,
         UNIT,
     ),
     planted(
@@ -401,8 +369,6 @@ MUTANTS = (
         COPY,
         '    return _elsewhere(copy, fact) if spec.get("claimedBy") else Drop(f"{fact.primary or \'nobody\'} has it")\n',
         "    return _elsewhere(copy, fact)\n",
-        MODEL,
-        HISTORIES,
         UNIT,
     ),
     planted(
@@ -419,8 +385,6 @@ MUTANTS = (
         OPERATIONS,
         "            return Remove(mine[0]) if mine else None\n",
         "            return None\n",
-        MODEL,
-        HISTORIES,
         UNIT,
     ),
     planted(
@@ -429,8 +393,6 @@ MUTANTS = (
         OPERATIONS,
         "            self._claim(partitions)\n            or self._survey",
         "            self._survey",
-        MODEL,
-        HISTORIES,
         UNIT,
     ),
     planted(
@@ -439,8 +401,6 @@ MUTANTS = (
         OPERATIONS,
         "    return assignment is None or phase_of(assignment) in FINAL\n",
         "    return assignment is None or phase_of(assignment) not in (COMMITTED, ABORTING)\n",
-        MODEL,
-        HISTORIES,
         UNIT,
     ),
     planted(
@@ -449,7 +409,6 @@ MUTANTS = (
         OPERATIONS,
         'for each in (before, spec.get("madeBy") or "") if each and',
         "for each in (before,) if each and",
-        HISTORIES,
         UNIT,
     ),
 )

@@ -132,7 +132,7 @@ def text(obj: Any) -> str:
     return sys.intern(json.dumps(obj, sort_keys=True))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def obj_of(of: str) -> Any:
     return json.loads(of) if of else None
 
@@ -175,7 +175,7 @@ def begin(story: Story) -> State:
 # ------------------------------------------------------------------------------------------ keys and data
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def mask(of: Range) -> int:
     """The bits of all writes in a range."""
     keys = (index for index, key in enumerate(ALPHABET) if keyspace.contains(of, key))
@@ -212,7 +212,9 @@ def changed(worker: Worker, write: Iterable[Copy], remove: Iterable[str] = (), c
         for name, epoch in worker.serves
         if name in copies and copies[name].role == PRIMARY and copies[name].epoch == epoch
     )
-    reads = tuple(read for read in worker.reads if read.partition in copies and plain(copies[read.partition]) == read.copy)
+    reads = tuple(
+        read for read in worker.reads if read.partition in copies and plain(copies[read.partition]) == read.copy
+    )
     return worker._replace(copies=left, data=data, serves=serves, reads=reads)
 
 
@@ -251,7 +253,7 @@ def worker_of(state: State, name: str) -> Worker:
 # ------------------------------------------------------------------------------------------ what a worker reads
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def verdict_of(held: tuple[Copy, ...], read: Read, me: str) -> Any:
     copies = {copy.partition: copy for copy in held}
     heirs = None if read.heirs is None else [obj_of(each) for each in read.heirs]
@@ -259,7 +261,7 @@ def verdict_of(held: tuple[Copy, ...], read: Read, me: str) -> Any:
     return rules.authority(copies, copy, obj_of(read.seen), obj_of(read.other or ""), me, heirs=heirs)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def applied(worker: Worker, read: Read) -> tuple[Worker, tuple[tuple[str, int], ...]] | None:
     """The worker when it has done what it may by its read, and what it serves since; None: nothing changes."""
     verdict = verdict_of(worker.copies, read, worker.name)
@@ -308,7 +310,7 @@ def reading(partitions: Pairs, assignments: Pairs, worker: Worker, read: Read) -
     return read, not isinstance(verdict_of(worker.copies, read, worker.name), rules.NeedsHeirs)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def looked(
     partitions: Pairs, assignments: Pairs, worker: Worker, name: str
 ) -> tuple[Worker, tuple[tuple[str, int], ...]] | None:
@@ -326,7 +328,7 @@ def look(state: State, worker: Worker, name: str) -> State:
     return with_served(state, *after) if after else state
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def own_moves(
     partitions: Pairs, assignments: Pairs, worker: Worker, stale: bool
 ) -> list[tuple[str, Worker, tuple[tuple[str, int], ...]]]:
@@ -386,7 +388,10 @@ def loads(state: State, worker: Worker) -> Iterator[tuple[str, State]]:
         data = (worker.data & ~at) | (origin.data & at)
         loaded = copy._replace(role=FOLLOWING, position=source.position)
         if loaded != copy or data != worker.data:
-            yield f"{worker.name} loads {copy.partition}", with_worker(state, changed(worker._replace(data=data), (loaded,)))
+            yield (
+                f"{worker.name} loads {copy.partition}",
+                with_worker(state, changed(worker._replace(data=data), (loaded,))),
+            )
 
 
 # ------------------------------------------------------------------------------------------ clients
@@ -431,7 +436,7 @@ def has(worker: Worker, name: str, bit: int) -> bool:
 # ------------------------------------------------------------------------------------------ reconcilers
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def decide(actor: Actor, of: Space, now: float) -> operations.Step:
     reports = {
         worker: report if isinstance(report, operations.Absent) else operations.Report({c.partition: c for c in report})
@@ -654,7 +659,9 @@ def moves(story: Story, state: State) -> Iterator[tuple[str, State]]:
         for name, view in state.assignments:
             if not obj_of(view)["metadata"].get("deletionTimestamp"):
                 after = deleted(view)
-                gone = state._replace(assignments=with_item(state.assignments, name, after), deletions=state.deletions + 1)
+                gone = state._replace(
+                    assignments=with_item(state.assignments, name, after), deletions=state.deletions + 1
+                )
                 yield f"{name} is deleted", gone
     if state.later:
         first, *rest = state.later
@@ -728,7 +735,10 @@ def manager_moves(story: Story, state: State) -> Iterator[tuple[str, State]]:
                 promised = with_worker(more, arrive(primary, "promise", {**body, "follower": worker.name}))
                 held = copy_of(worker_of(promised, primary.name), name)
                 if held and worker.name in held.followers and held.epoch == epoch:
-                    yield f"{primary.name} promises {name}", promised._replace(manager=(seen, worker.name, held.position))
+                    yield (
+                        f"{primary.name} promises {name}",
+                        promised._replace(manager=(seen, worker.name, held.position)),
+                    )
 
 
 # ------------------------------------------------------------------------------------------ what must hold
@@ -740,7 +750,11 @@ def wrong_of_write(state: State, before: str, after: str) -> str:
     was, becomes = one.get("phase") or "", other.get("phase") or ""
     if one.get("phase") in operations.FINAL and one != other:
         return f"P9: {becomes} after {was}"
-    if ORDER[becomes] < ORDER[was] or {was, becomes} in ({"Committed", "Aborted"}, {"Aborting", "Completed"}, {"Committed", "Aborting"}):
+    if ORDER[becomes] < ORDER[was] or {was, becomes} in (
+        {"Committed", "Aborted"},
+        {"Aborting", "Completed"},
+        {"Committed", "Aborting"},
+    ):
         return f"P9: {becomes} after {was}"
     if was == "Committed" and (one["results"], one["supersedes"]) != (other["results"], other["supersedes"]):
         return "P9: results change after the commit"
@@ -773,12 +787,12 @@ def wrong_of_partition(before: str, after: str) -> str:
     return ""
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def view_of(partitions: tuple[tuple[str, str], ...], assignments: tuple[tuple[str, str], ...]) -> keyspace.View:
     return keyspace.view([obj_of(of) for _name, of in partitions], [obj_of(of) for _name, of in assignments])
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def wrong_view(partitions: tuple[tuple[str, str], ...], assignments: tuple[tuple[str, str], ...]) -> str:
     """P1 and P2: each key has one fact of the highest epoch, by a look at each key that the view knows nothing of."""
     view = view_of(partitions, assignments)
@@ -832,7 +846,9 @@ def wrong(state: State) -> str:
                     return f"P3: {served[key]} and {worker.name} serve {ALPHABET[key]}"
                 served[key] = worker.name
                 if epoch < state.served[key]:
-                    return f"P7: {worker.name} serves {ALPHABET[key]} at {epoch}, and it was served at {state.served[key]}"
+                    return (
+                        f"P7: {worker.name} serves {ALPHABET[key]} at {epoch}, and it was served at {state.served[key]}"
+                    )
                 owner = keyspace.owner(view, ALPHABET[key])
                 if owner is None or (owner.partition, owner.primary) != (name, worker.name):
                     return f"P3: {worker.name} serves {ALPHABET[key]}, which {owner} has"

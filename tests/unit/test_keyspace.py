@@ -92,7 +92,10 @@ def test_the_view_is_what_is_there_and_what_is_committed() -> None:
     parts = [partition("p", "", "b", primary="w1", epoch=2), partition("q", "b", "", primary="w2", epoch=1)]
     moved = committed("a", [result("p", "", "b", "w3", 3)])
     view = keyspace.view(parts, [moved])
-    assert [(fact.partition, fact.primary, fact.assignment) for fact in view.facts] == [("p", "w3", "a"), ("q", "w2", "")]
+    assert [(fact.partition, fact.primary, fact.assignment) for fact in view.facts] == [
+        ("p", "w3", "a"),
+        ("q", "w2", ""),
+    ]
     assert not view.gaps and not view.void
     assert keyspace.owner(view, "abc") == view.facts[0] and keyspace.owner(view, "bbb") == view.facts[1]
 

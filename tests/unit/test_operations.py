@@ -104,7 +104,10 @@ ARRIVED = Copy("p", WHOLE, FOLLOWING, 1, 0, 7, "a", "u", origin="w1")
         ({"type": NEW}, "spec.newParams"),
         ({"type": NEW, "newParams": {"partition": "p"}}, "spec.newParams.primary"),
         ({"type": NEW, "newParams": {"partitions": [{"partition": "p", "primary": "w"}] * 2}}, "the Partitions"),
-        ({"type": NEW, "newParams": {"partitions": [{"partition": "p", "primary": "w"}] * 201}}, "newParams.partitions"),
+        (
+            {"type": NEW, "newParams": {"partitions": [{"partition": "p", "primary": "w"}] * 201}},
+            "newParams.partitions",
+        ),
         ({"type": SPLIT, "splitParams": {"partition": "p"}}, "splitKey"),
         ({"type": MERGE, "mergeParams": {"partitions": ["p"]}}, "spec.mergeParams.partitions"),
         ({"type": MERGE, "mergeParams": {"partitions": ["p", "p"]}}, "the Partitions"),
@@ -270,7 +273,11 @@ def test_the_target_has_all_up_to_the_fence() -> None:
     assert isinstance(step(MOVE_A, FENCED_P, reports=behind), Wait)
     assert "nobody may serve" in status_of(step(MOVE_A, FENCED_P, reports=behind, now=LATE))["message"]
     status = status_of(step(MOVE_A, FENCED_P, reports=reports(w1=[AT_FENCE], w2=[ARRIVED])))
-    assert status["phase"] == "Committed" and status["move"] == {"status": "proxying", "fromPod": "proxy", "toPod": "primary"}
+    assert status["phase"] == "Committed" and status["move"] == {
+        "status": "proxying",
+        "fromPod": "proxy",
+        "toPod": "primary",
+    }
     assert [(each["primary"], each["epoch"]) for each in status["results"]] == [("w2", 3)]
 
 

@@ -155,7 +155,9 @@ def test_drop() -> None:
 def test_promise() -> None:
     assert call("promise", OWN, epoch=5, follower="w2").write == (OWN._replace(followers=("w2",)),)
     assert call("promise", OWN._replace(followers=("w2",)), epoch=5, follower="w2") == rules.Outcome()
-    assert call("promise", OWN, epoch=4, follower="w2").refusal == call("promise", OWN, follower="w2").refusal == "stale"
+    assert (
+        call("promise", OWN, epoch=4, follower="w2").refusal == call("promise", OWN, follower="w2").refusal == "stale"
+    )
     assert call("promise", FENCED_AT_6, follower="w2").refusal == "not-here"
     with pytest.raises(Malformed):
         call("promise", OWN, epoch=5)
@@ -191,6 +193,9 @@ def test_what_another_has_is_passed_on_while_it_is_claimed_and_dropped_then() ->
     assert isinstance(says(FENCED_AT_6, partition(primary="w2", epoch=7)), Drop)
     assert isinstance(says(FENCED_AT_6, partition(primary="w2", epoch=5)), Wait)
     assert isinstance(says(OWN, partition()), Drop)
+    new = partition(claimedBy="a")  # it was made anew, and a New of it waits for this copy to go
+    assert isinstance(says(OWN, new, assignment("Loading")), Drop)
+    assert isinstance(says(OWN, new, assignment("Completed")), Wait)
 
 
 def test_a_target_serves_when_its_own_assignment_is_committed() -> None:
@@ -221,7 +226,10 @@ def test_what_comes_out_of_copies_is_taken_from_those_of_the_very_fence() -> Non
     sources = {"sources": [{"partition": "p", "epoch": 6}, {"partition": "q", "epoch": 3}]}
     merged = assignment("Committed", result("w1", 7, "r", **sources))
     claimed = partition(primary="w1", epoch=6, claimedBy="a", fencedBy="a")
-    low, high = FENCED_AT_6._replace(range=Range("", "b")), FENCED_AT_6._replace(partition="q", fenced_epoch=3, position=9)
+    low, high = (
+        FENCED_AT_6._replace(range=Range("", "b")),
+        FENCED_AT_6._replace(partition="q", fenced_epoch=3, position=9),
+    )
     taken = says(low, claimed, merged, high)
     assert taken == Take((Copy("r", WHOLE, PRIMARY, 7, 0, 9, "a"),), ("p", "q"))
     assert isinstance(says(low, claimed, merged), Wait)
