@@ -222,7 +222,9 @@ def test_it_comes_to_rest_evenly_with_all_served_that_can_be(
     else:
         raise AssertionError("it never comes to rest")
     for places in visited.values():
-        assert len(places) <= 2, "given or moved once, and not back and forth"
+        assert len(places) == len(set(places)), "it never comes back"
+        most = 3 if places[0] in gone else 2  # called up where its follower is, then evened out
+        assert len(places) <= most
     counts = Counter({name: 0 for name in fit})
     counts.update(part.primary for part in parts if part.primary in fit)
     if fit:

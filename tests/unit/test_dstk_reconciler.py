@@ -9,12 +9,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from ansible_collections.muster.coordination.plugins.module_utils.decisions.keyspace import Range, overlaps
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.operations import FINAL
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.partition_copy import FOLLOWING, PRIMARY
 from ansible_collections.muster.coordination.tests.support.partition_memory import Killed, Reign, Site
-from muster.dstk.reconciler import FULL_SECONDS
-from muster.dstk.workers import ASSIGNMENTS, PARTITIONS, Unreachable
+from muster.dstk.reconciler import FULL_SECONDS, _overlapping
+from muster.dstk.workers import ASSIGNMENTS, KEY_SPACES, PARTITIONS, Unreachable
 from muster.frame.authority import Superseded
 
 Object = dict[str, Any]
@@ -262,6 +265,7 @@ def test_silence_is_no_loss_before_the_lease_and_a_second_are_over() -> None:
     site, name = calling_up()
     site.api.objects.pop(("leases", "ns", "default.w-0"))
     site.lease("w-0")  # it was not released: it is only silent
+    site.find(KEY_SPACES, "default")["spec"]["fenceSeconds"] = 30  # type: ignore[index]
     reconciler = site.reconciler()
     began = site.monotonic
     decided: list[float] = []
@@ -270,14 +274,18 @@ def test_silence_is_no_loss_before_the_lease_and_a_second_are_over() -> None:
         if what.endswith("Committed"):
             decided.append(site.monotonic - began)
 
-    site.after_effect = note
-    while site.phase(name) not in FINAL:
-        again = reconciler.reconcile(site.api.get(ASSIGNMENTS, name, "ns"), Reign())
-        site.sleep(again or 0.1)
+    def sleep(seconds: float) -> None:
+        """The target renews its Lease meanwhile."""
+        site.sleep(seconds)
         site.renew("w-1")
         site.sees(reconciler._workers, "w-1")
-    assert site.phase(name) == "Completed"
-    assert 7.0 <= decided[0] < 12.0
+
+    site.after_effect = note
+    reconciler._sleep = sleep
+    while site.phase(name) not in FINAL:
+        sleep(reconciler.reconcile(site.api.get(ASSIGNMENTS, name, "ns"), Reign()) or 0.1)
+    assert site.phase(name) == "Completed", site.find(ASSIGNMENTS, name)
+    assert 7.0 <= decided[0] < 20.0
 
 
 def test_a_lease_that_was_renewed_in_the_store_is_not_over_whatever_the_cache_shows() -> None:
@@ -388,6 +396,25 @@ def test_two_new_partitions_of_one_batch_that_overlap_are_refused() -> None:
     assert site.go("a") == "Aborted"
     assert "overlaps" in site.api.get(ASSIGNMENTS, "a", "ns")["status"]["message"]
     assert site.serving() == {}
+
+
+@given(st.lists(st.tuples(st.integers(0, 7), st.integers(1, 4), st.booleans()), max_size=8))
+def test_what_overlaps_is_found_as_by_a_look_at_each_pair(cuts: list[tuple[int, int, bool]]) -> None:
+    def bound(at: int) -> str:
+        return "" if at in (0, 8) else str(at)
+
+    ranges = {
+        f"p{number}": Range(bound(at), bound(min(8, at + width))) for number, (at, width, _own) in enumerate(cuts)
+    }
+    own = {f"p{number}": ranges[f"p{number}"] for number, cut in enumerate(cuts) if cut[2]}
+    listed = [
+        {"metadata": {"name": name}, "spec": {"range": {"start": of.start, "end": of.end}}}
+        for name, of in ranges.items()
+    ]
+    wanted = {
+        name for name, of in ranges.items() if any(other != name and overlaps(of, at) for other, at in own.items())
+    }
+    assert {obj["metadata"]["name"] for obj in _overlapping(listed, own)} == wanted
 
 
 def test_a_worker_that_another_answers_for_is_not_there() -> None:
