@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, Muster contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every history of operations on partitions in small worlds: not a sample, all of them (tests/support/partition_world.py).
+"""Every history of operations on partitions in small worlds, not a sample (tests/support/partition_world.py).
 
 In each state the properties hold that can be seen in a state; and from each what is durable comes to rest rightly once
 nothing goes wrong any more. With MUSTER_SEARCH=deep more may go wrong in one history.

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, Muster contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Long random histories of several operations on partitions, in the world of the model; in each state what must hold holds.
+"""Long random histories of several operations on partitions, in the world of the model; each state is judged.
 
 They are the same on every run: HYPOTHESIS_PROFILE=search makes more of them, and longer ones.
 """

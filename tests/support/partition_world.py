@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A small world of partitions: an API server, reconcilers, workers, clients, and what may go wrong between them.
 
-All decisions are made by the functions that ship. The world adds what is around them: reads that are as old as may be,
-calls that arrive late or twice, reconcilers that die between any two steps, workers whose session ends, Assignments that
-are deleted at any moment, and budgets that are over at any moment. What one does is one step of the world.
+All decisions are made by the functions that ship. The world adds what is around them: reads as old as may be,
+calls that arrive late or twice, reconcilers that die between any two steps, workers whose session ends, Assignments
+that are deleted at any moment, and budgets that are over at any moment. What one does is one step of the world.
 
 Keys are single characters. A worker's data is the set of the writes that it has, as bits; a copy's data is what of it
 is in its range. Objects are canonical JSON text, so a state is a value that can be compared and hashed.
