@@ -318,7 +318,7 @@ def authority(
         return Wait(f"it is fenced by {spec['fencedBy']}")
     if fact.primary == me:
         return _serve(copy, fact.epoch, tuple(spec.get("followers") or ()), me)
-    if not fact.primary and not fact.epoch and not spec.get("claimedBy"):
+    if not fact.primary and not fact.epoch and (not spec.get("claimedBy") or _is_open(assignment)):
         return Drop("the Partition was made anew, and nobody has served it")
     if fact.epoch < known:
         return Wait(f"the Partition has epoch {fact.epoch}, and the copy {known}")
