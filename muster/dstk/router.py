@@ -143,7 +143,7 @@ class Router:
         except Problem as error:
             answer = error.answer
         except MusterError as error:
-            answer = Problem("malformed" if isinstance(error, Malformed) else "unserved", str(error)).answer
+            answer = Problem("unserved", str(error)).answer  # its token can't be read
         except (ConnectionError, asyncio.CancelledError):
             raise
         except Exception as error:

@@ -6,7 +6,7 @@
 What it may do is decided in decisions/partition_copy.py; here is what surrounds that. Rules
 1. All that is served is served under a grant: the epoch that an own read has given, in the session of the Lease in
    which the read was begun. It is looked at before, in the writer's thread, and again before the answer goes out. When
-   it was lost after a write is on the disk, nobody knows what becomes of that write, and the answer says so.
+   the session was lost after a write is on the disk, nobody knows what becomes of that write, and the answer says so.
 2. Each copy is looked at when there is reason to, and now and then anyway: what no operation wants any more is dropped.
 3. A write is answered when all followers that were promised have it on their disks, a read when they have what it saw.
 4. Who asks for a partition that nobody may serve for a moment waits, within bounds, until that is over.
@@ -650,7 +650,7 @@ class Worker:
                 continue  # it was fenced, or is another's: nothing was written
             if not await self._is_replicated(name, position, grant):
                 raise self._unknown(copy, "its followers do not have it (yet)")
-            if not self._still(name, grant) and not self._was_fenced(name, grant, position):
+            if not self._still(name, grant) and not self._goes_along(key, grant, position):
                 raise self._unknown(copy, "the right to serve the partition ended when it was written")
             return copy
         raise Refusal("unserved", "it changes hands again and again", partition=copy.partition)
@@ -682,12 +682,14 @@ class Worker:
             raise Refusal("unserved", "its followers do not have what is here (yet)", partition=copy.partition)
         return True
 
-    def _was_fenced(self, name: str, grant: Grant, position: int) -> bool:
-        """Whether it was fenced right after this write: whoever takes over has it, for the fence has told of it."""
-        copy = self.store.copies.get(name)
-        is_so = copy is not None and copy.role in (FENCED, PROXY) and copy.epoch == grant.epoch
-        is_so = is_so and self.lease.holds(grant.session)  # also when it was frozen in between
-        return is_so and copy is not None and copy.position >= position
+    def _goes_along(self, key: str, grant: Grant, position: int) -> bool:
+        """Whether a write that is on the disk will be had by whoever takes over, though its partition is fenced by now.
+
+        In the same session nobody takes over without the position up to which this worker acknowledges the fence.
+        """
+        copy = self.store.find(key)
+        is_kept = copy is not None and copy.role in (PRIMARY, FENCED, PROXY) and copy.position >= position
+        return is_kept and self.lease.holds(grant.session)
 
     def _unknown(self, copy: Copy, why: str) -> Refusal:
         self.unknown += 1
