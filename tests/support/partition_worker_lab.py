@@ -82,7 +82,8 @@ class WorkerProcess:
         self.data = lab.directory / (directory or name)
         self.log = lab.directory / f"{name}-{self.started}.log"
         token = lab.directory / "token"
-        token.write_text(TOKEN)
+        if not token.exists():  # others read it at any time
+            token.write_text(TOKEN)
         own = ("MUSTER_", "POD_", "CONTAINER_NAME", "KUBECONFIG", "K8S_")
         environment = {name: value for name, value in os.environ.items() if not name.startswith(own)}
         arguments = ["partition-worker", "run", "--name", name, "--data", str(self.data), "--listen", "127.0.0.1:0"]
