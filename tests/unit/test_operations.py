@@ -184,8 +184,11 @@ def test_a_void_claim_is_released_by_who_finds_it() -> None:
     of = part(primary="w1", epoch=4, claimedBy="b", fencedBy="b")
     released = operations.void_claim(of, None)
     assert released is not None and (spec_of(released)["claimedBy"], spec_of(released)["epoch"]) == ("", 5)
-    assert operations.void_claim(of, {"status": {"phase": "Aborted"}}) == released
-    assert operations.void_claim(of, {"status": {"phase": "Loading"}}) is None
+    assert operations.void_claim(of, {"metadata": {"uid": "u"}, "status": {"phase": "Aborted"}}) == released
+    going_on = {"metadata": {"uid": "u"}, "status": {"phase": "Loading"}}
+    assert operations.void_claim(of, going_on) is None
+    assert operations.void_claim(part(claimedBy="b", claimUid="u"), going_on) is None
+    assert operations.void_claim(part(claimedBy="b", claimUid="of a namesake"), going_on) is not None
     assert operations.void_claim(part(), None) is None
 
 

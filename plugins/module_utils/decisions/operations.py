@@ -55,6 +55,7 @@ MAX_MERGE: Final = 16
 MAX_MESSAGE: Final = 1024  # characters
 POLL_SECONDS: Final = 0.02  # while nobody serves
 LOADING_SECONDS: Final = 0.2  # until a worker that loads is asked again
+UNCLAIMED: Final = {"claimedBy": "", "claimUid": ""}
 PATIENT_SECONDS: Final = 1.0  # until what only others can change is looked at again
 
 Object = Mapping[str, Any]
@@ -296,9 +297,10 @@ def void_claim(partition: Object, claimant: Object | None) -> Replace | None:
     who did not know yet; where the Assignment is gone, too, nobody else would find it, and a fence would stay for ever.
     """
     spec = partition["spec"]
-    if not spec.get("claimedBy") or not is_final(claimant):
+    is_namesake = claimant is not None and spec.get("claimUid") not in (None, "", claimant["metadata"]["uid"])
+    if not spec.get("claimedBy") or not (is_namesake or is_final(claimant)):
         return None
-    return Replace(_with_spec(partition, claimedBy="", **_unfenced(spec)))
+    return Replace(_with_spec(partition, **UNCLAIMED, **_unfenced(spec)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,16 +355,16 @@ class _Turn:
     def _claim(self, partitions: Sequence[Object]) -> Step | None:
         for obj in partitions:
             spec, name = obj["spec"], obj["metadata"]["name"]
-            before = spec.get("claimedBy") or ""
-            if before == self._name:
+            if self._is_mine(obj):
                 continue
+            before = spec.get("claimedBy") or ""
             awaited = [each for each in (before, spec.get("madeBy") or "") if each and each != self._name]
             for other in awaited:
                 if other not in self.seen.others:
                     return Inspect((other,))
                 if not is_final(self.seen.others[other]):
                     return self._queues(f"Partition {name} is part of {other}, which is not over")
-            return Replace(_with_spec(obj, claimedBy=self._name, **_unfenced(spec)))
+            return Replace(_with_spec(obj, claimedBy=self._name, claimUid=self._uid, **_unfenced(spec)))
         return None
 
     def _survey(self, plan: Plan, partitions: Sequence[Object]) -> Step | None:
@@ -571,7 +573,7 @@ class _Turn:
             if obj is None or not self._is_mine(obj):
                 continue
             passing = self._pass_on(plan, result, committed) if plan.kind == MOVE else None
-            return passing or Replace(_with_spec(obj, **_served(result), proxy="", claimedBy=""))
+            return passing or Replace(_with_spec(obj, **_served(result), **UNCLAIMED, proxy=""))
         return None
 
     def _pass_on(self, plan: Plan, result: Object, committed: float) -> Step | None:
@@ -626,7 +628,7 @@ class _Turn:
         for name in names:
             obj = self.seen.partitions[name]
             if obj is not None and self._is_mine(obj):
-                return Replace(_with_spec(obj, claimedBy="", **_unfenced(obj["spec"])))
+                return Replace(_with_spec(obj, **UNCLAIMED, **_unfenced(obj["spec"])))
         return None
 
     def _tidying(self) -> Iterable[tuple[str, str, Object]]:
@@ -666,10 +668,12 @@ class _Turn:
         return str(self.assignment["metadata"]["uid"])
 
     def _is_mine(self, obj: Object) -> bool:
-        return bool(obj["spec"].get("claimedBy") == self._name)
+        """Whether it has the claim: it, and not one that was deleted and had the same name."""
+        spec = obj["spec"]
+        return bool(spec.get("claimedBy") == self._name and (spec.get("claimUid") or self._uid) == self._uid)
 
     def _is_fenced(self, obj: Object) -> bool:
-        return bool(obj["spec"].get("fencedBy") == self._name)
+        return bool(obj["spec"].get("fencedBy") == self._name and self._is_mine(obj))
 
     def _unread(self, names: Iterable[str]) -> Step | None:
         unread = tuple(sorted(name for name in names if name not in self.seen.partitions))
