@@ -51,7 +51,7 @@ RULES = {
             *("muster", "verbs", "decisions", "commit", "api", "client.allocator", "credentials", "documents"),
             "errors",
         ),
-        packages=("aiohttp", "prometheus_client", "urllib3", "yaml"),
+        packages=("aiohttp", "prometheus_client", "urllib3", "yaml", "yarl"),  # aiohttp takes a yarl.URL
     ),
 }
 
