@@ -34,7 +34,7 @@ def _position() -> None:
         return {**document, "position": document["position"] + 1_000_000} if copy.role == "following" else document
 
     async def go_on(self: Any, copy: Any) -> None:
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(3.0)
         await going(self, copy)
 
     Worker.shown, Followers._go_on = shown, go_on  # type: ignore[method-assign]
