@@ -147,7 +147,7 @@ def follow(copies: Copies, order: Object) -> Outcome:
     is_mine = copy is not None and (copy.assignment, copy.uid) == (order["assignment"], order["uid"])
     is_same = is_mine and copy.role in (LOADING, FOLLOWING) and copy.origin == source if copy else False
     if copy and is_same and (copy.uid or order["epoch"] <= copy.epoch):
-        return Outcome()  # a follower begins anew at a higher epoch: what it has may be of a log that was not gone on with
+        return Outcome()  # a follower begins anew at a higher epoch: its log may be one that was not gone on with
     if copy and copy.epoch >= order["epoch"]:
         return _refuse(STALE, f"the copy has epoch {copy.epoch}")  # of another operation, which may be decided by now
     in_the_way = [each for each in copies.values() if overlaps(each.range, whole) and not _gives_way(each, name)]
