@@ -61,6 +61,12 @@ def test_a_good_history_passes() -> None:
     assert judge.operations == {"a": ("InWorkerSplit", "Completed")}
 
 
+def test_what_a_list_shows_may_have_been_so_before() -> None:
+    end = split(9, "Completed")._replace(name="b", listed=True)
+    assert judged([*good(), end]).violations == []
+    assert judged([*good(), end._replace(listed=False)]).violations
+
+
 @pytest.mark.parametrize(
     ("found", "change"),
     [
