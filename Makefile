@@ -52,7 +52,7 @@ help: ## this list
 .PHONY: demo
 demo: image ## real Pods on a real Kubernetes claim and hand on resources, and lose a leader: watch them
 	$(ON_NODE) ansible-playbook playbooks/site.yml -e vm_operator_watch_namespace=vm-operator \
-	    -e swarm_operator_watch_namespace=swarm-operator
+	    -e swarm_operator_watch_namespace=swarm-operator -e partitions_storage=
 	$(ON_NODE) $(PYTHON) -m demo
 
 .PHONY: test

@@ -95,6 +95,10 @@ def test_the_playbook_by_its_full_name(
         "swarm_operator_replicas": 1,
         "allocator_namespace": namespace,
         "allocator_replicas": 1,
+        "partitions_namespace": namespace,
+        "partitions_storage": "",
+        "partitions_workers": 1,
+        "partitions_routers": 1,
     }
     play = ("ansible-playbook", "-vvv", "--diff", PLAYBOOK, "--extra-vars", json.dumps(variables))
 
@@ -125,8 +129,8 @@ def test_the_playbook_by_its_full_name(
     assert len(held["holders"]) == 3
     assert len(held["waiters"]) == 2
 
-    absent = {f"{role}_state": "absent" for role in ("distributor", "vm_operator", "swarm_operator", "allocator")}
-    absent |= {"allocator_remove_namespace": "true"}
+    roles = ("distributor", "vm_operator", "swarm_operator", "allocator", "partitions")
+    absent = {f"{role}_state": "absent" for role in roles} | {"partitions_remove_namespace": "true"}
     gone = json.dumps({**variables, **absent})
     removed = run("ansible-playbook", "-vvv", PLAYBOOK, "--extra-vars", gone, cwd=home, env=env)
     assert_all_code_is_of(collections, removed)
@@ -178,7 +182,7 @@ def awx_job(job: Path, environment: dict[str, str]) -> ansible_runner.Runner:
         done = ansible_runner.run(
             private_data_dir=str(job),
             playbook="site.yml",
-            skip_tags="vm_operator,swarm_operator,allocator",
+            skip_tags="vm_operator,swarm_operator,allocator,partitions",
             quiet=True,
             verbosity=3,
         )
