@@ -213,6 +213,8 @@ class Storm:
         while not self._ending.wait(0.05):
             there = self.chronicle.now("Assignment")
             open_ones = {name for name, obj in there.items() if not operations.is_final(obj)}
+            for name in [name for name, at in self._asked.items() if name not in there and _is_old(at)]:
+                del self._asked[name]  # it was deleted, and is gone
             mine = [name for name in self._asked if name in open_ones or name not in there]
             for name in [name for name in self._asked if name in there and name not in open_ones]:
                 self._taken.setdefault(there[name]["spec"]["type"], []).append(time.monotonic() - self._asked.pop(name))
@@ -416,6 +418,11 @@ class Storm:
             "faults": dict(sorted(self.faults.items())),
             "violations": self.violations,
         }
+
+
+def _is_old(asked: float) -> bool:
+    """Whether the watch must have told of it by now."""
+    return time.monotonic() - asked > 10
 
 
 def round_of(api: Any, kubeconfig: str, directory: Path, enough: threading.Event, minutes: float, **what: Any) -> Any:
