@@ -46,8 +46,12 @@ def install(api: Api) -> None:
     """Have the API server know the kinds."""
     for name in ("keyspaces", "partitions", "assignments"):
         definition = yaml.safe_load((CRDS / f"{name}.yaml").read_text())
-        with suppress(AlreadyExists):
+        try:
             api.create(DEFINITIONS, definition)
+        except AlreadyExists:  # perhaps as it was before it was changed
+            with suppress(Conflict):
+                there = api.get(DEFINITIONS, definition["metadata"]["name"])
+                api.replace(DEFINITIONS, {**there, "spec": {**there["spec"], **definition["spec"]}})
 
     def is_served() -> bool:
         with suppress(NotFound):
