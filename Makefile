@@ -83,7 +83,6 @@ test-integration: $(VENV_STAMP) ## client, modules and sidecar on a real kube-ap
 	$(ON_CONTROL_PLANE) $(PYTEST) --numprocesses 2 --dist loadgroup tests/integration
 	$(PYTHON) -m bench.soak --grants 1000 --minutes 0.7
 	$(PYTHON) -m bench.allocator --quick --part limit --name muster-cp
-	$(PYTHON) -m bench.partition_storm --quick
 
 .PHONY: test-mutants
 test-mutants: $(VENV_STAMP) ## planted bugs, some for each property: a suite that is said to catch them does (make soak: all bugs, all suites)

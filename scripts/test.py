@@ -28,11 +28,15 @@ MESSAGE_LINES, LONGEST_LINE = 15, 300  # of the failure of one test, in the summ
 
 
 class Part(NamedTuple):
-    """One make target; `needs` are targets that must have passed."""
+    """One make target; `needs` are targets that must have passed.
+
+    `is_patient`: it only computes, so it runs in the background, in the time that the parts after it leave idle.
+    """
 
     target: str
     proves: str
     needs: tuple[str, ...] = ()
+    is_patient: bool = False
 
 
 PARTS = (
@@ -42,7 +46,6 @@ PARTS = (
     Part("docs", "documentation of every module; the site", ("build",)),
     Part("galaxy", "what Galaxy and an execution environment check", ("build",)),
     Part("test-unit", "the code, without a cluster"),
-    Part("test-model", "the decisions: random histories, and every state of small worlds"),
     Part("test-packaging", "what is in the tarball, and that the wheel works alone", ("build",)),
     Part("cluster-install", "programs of the embedded cluster"),
     Part("lint-charts", "the Helm charts", ("cluster-install",)),
@@ -51,6 +54,7 @@ PARTS = (
     Part("test-mutants", "planted bugs, each of them caught", ("cluster-install",)),
     Part("test-browser", "the allocator's page in a real browser", ("cluster-install",)),
     Part("image", "the image, loaded into a real node", ("build", "cluster-install")),
+    Part("test-model", "the decisions: random histories, and every state of small worlds", is_patient=True),
     Part("test-molecule", "role, chart and sidecar on real Pods", ("image",)),
     Part("test-installed", "the playbook out of the installed tarball, from a terminal and as AWX does", ("image",)),
 )
@@ -73,6 +77,7 @@ def main() -> int:
 
 def run_all(parts: tuple[Part, ...], install: subprocess.Popen[bytes]) -> list[Outcome]:
     outcomes: list[Outcome] = []
+    patient: list[tuple[Part, float, subprocess.Popen[bytes]]] = []
     for number, part in enumerate(parts, start=1):
         failed = {outcome.part.target for outcome in outcomes if not outcome.passed}
         missing = [need for need in part.needs if need in failed]
@@ -82,12 +87,36 @@ def run_all(parts: tuple[Part, ...], install: subprocess.Popen[bytes]) -> list[O
             say(outcomes[-1].remark)
             continue
         begun = time.monotonic()
+        if part.is_patient:
+            patient.append((part, begun, in_background(part)))
+            say(f"make {part.target} goes on in the background")
+            continue
         if part.target == "cluster-install":
             show_until_it_ends(install)
         passed = subprocess.run(["make", "--keep-going", part.target], cwd=CHECKOUT).returncode == 0
-        outcomes.append(Outcome(part, passed, time.monotonic() - begun))
-        say(f"make {part.target}: {'passed' if passed else 'FAILED'} after {outcomes[-1].seconds:.0f} s")
+        outcomes.append(ended(part, begun, passed))
+    for part, begun, process in patient:
+        passed = process.wait() == 0
+        say(f"make {part.target}, which ran in the background:")
+        print(background_log(part).read_text(), flush=True)
+        outcomes.append(ended(part, begun, passed))
     return outcomes
+
+
+def ended(part: Part, begun: float, passed: bool) -> Outcome:
+    outcome = Outcome(part, passed, time.monotonic() - begun)
+    say(f"make {part.target}: {'passed' if passed else 'FAILED'} after {outcome.seconds:.0f} s")
+    return outcome
+
+
+def in_background(part: Part) -> subprocess.Popen[bytes]:
+    with background_log(part).open("w") as log:
+        command = ["nice", "-n", "19", "make", "--keep-going", part.target]
+        return subprocess.Popen(command, cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+
+def background_log(part: Part) -> Path:
+    return CHECKOUT / "build" / f"{part.target}.log"
 
 
 @contextlib.contextmanager
