@@ -29,7 +29,7 @@ GALAXY = yaml.safe_load((CHECKOUT / "galaxy.yml").read_text())
 TARBALL = CHECKOUT / "dist" / f"muster-coordination-{GALAXY['version']}.tar.gz"
 PLAYBOOK = "muster.coordination.site"
 LOGIN = re.compile(r"^(KUBECONFIG|K8S_AUTH_.*|KUBERNETES_.*)$")
-SECONDS = 300  # for one run of a playbook
+SECONDS = 900  # for one run of a playbook, at most
 
 
 def run(*command: str, cwd: Path, env: dict[str, str], seconds: float = SECONDS) -> str:
