@@ -1,0 +1,22 @@
+# Copyright: (c) 2026, Muster contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a test does to the process that all unit tests share, and what must not be left of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+LOG = logging.getLogger("muster")
+
+
+@pytest.fixture(autouse=True)
+def the_log_as_it_was() -> Iterator[None]:
+    """A command that runs here sets up the log, and the next test counts what is logged."""
+    before, handlers, propagates = LOG.level, list(LOG.handlers), LOG.propagate
+    yield
+    LOG.setLevel(before)
+    LOG.handlers[:], LOG.propagate = handlers, propagates
