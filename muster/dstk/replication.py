@@ -43,6 +43,7 @@ POLL_SECONDS: Final = 10.0  # for which the other worker holds a request until t
 ANSWER_SECONDS: Final = 20.0
 ACTIVE_SECONDS: Final = 60.0  # a follower that has not asked for so long counts no more for the log
 BACKOFF: Final = (0.05, 2.0)  # seconds
+MOVING_BACKOFF: Final = 0.2  # seconds at most, where an operation waits for this copy, perhaps while nobody serves
 
 Object = Mapping[str, Any]
 
@@ -148,7 +149,8 @@ class Followers:
                 failures += 1
                 if failures in (1, 100):
                     say(logging.INFO, "can't follow", partition=name, origin=identity.origin, why=_words(error))
-                await asyncio.sleep(random.random() * min(BACKOFF[1], BACKOFF[0] * 2 ** min(failures, 10)))
+                most = MOVING_BACKOFF if identity.uid else BACKOFF[1]
+                await asyncio.sleep(random.random() * min(most, BACKOFF[0] * 2 ** min(failures, 10)))
                 if failures % 5 == 0:
                     await self._find_anew(identity.origin)
                     self._host.look(name)
