@@ -480,17 +480,20 @@ def _reset(args: argparse.Namespace, client: AllocatorClient) -> int:
     before = client.get(args.name)
     after = client.reset(args.name, before["resets"])
     if args.wait:
-        _wait(args, client, args.name, "Suspended" if after["suspended"] else "Ready")
+        goal = "Suspended" if after["suspended"] else "Ready"
+        _wait(args, client, args.name, goal, resets=after["resets"])
     return 0
 
 
-def _wait(args: argparse.Namespace, client: AllocatorClient, name: str, goal: str | None) -> dict[str, Any] | None:
+def _wait(
+    args: argparse.Namespace, client: AllocatorClient, name: str, goal: str | None, *, resets: int = 0
+) -> dict[str, Any] | None:
     """Wait for a phase (None: until it is gone), and show how it gets there."""
     from muster.allocator.client_picture import Waiting
 
     try:
         with Waiting(sys.stderr) as shown:
-            return await_phase(client, name, goal, time.monotonic() + args.timeout, shown.tell)
+            return await_phase(client, name, goal, time.monotonic() + args.timeout, shown.tell, resets=resets)
     except KeyboardInterrupt:
         _say(f"interrupted; what was asked for {name} goes on")
         raise

@@ -359,8 +359,16 @@ MUTANTS = (
         "who finds a void claim leaves it",
         "P11",
         OPERATIONS,
-        '    if not spec.get("claimedBy") or not is_final(claimant):\n',
+        '    if not spec.get("claimedBy") or not (is_namesake or is_final(claimant)):\n',
         '    if not spec.get("claimedBy") or claimant is None or not is_final(claimant):\n',
+        UNIT,
+    ),
+    planted(
+        "the claim of one that was deleted is taken for its own by the next of its name",
+        "P14",
+        OPERATIONS,
+        'return bool(spec.get("claimedBy") == self._name and (spec.get("claimUid") or self._uid) == self._uid)',
+        'return bool(spec.get("claimedBy") == self._name)',
         UNIT,
     ),
     planted(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -234,6 +235,15 @@ def test_who_waits_is_told_of_a_destruction(site: Site) -> None:
     door.destroy(name)
     with pytest.raises(MusterError, match="is being destroyed"):
         allocator_modules.await_phase(door, name, "Ready", deadline)
+
+
+def test_what_is_heard_of_before_a_reset_is_not_its_end() -> None:
+    """The goal is what it was before, too: only the count of resets tells them apart."""
+    heard = [{"phase": "Ready", "message": "", "resets": resets} for resets in (0, 0, 1)]
+    door: Any = SimpleNamespace(follow=lambda _name, _deadline: iter(heard))
+    assert allocator_modules.await_phase(door, "kv", "Ready", 0.0, resets=1) is heard[2]
+    with pytest.raises(TimedOut, match="last seen: Ready"):
+        allocator_modules.await_phase(door, "kv", "Ready", 0.0, resets=2)
 
 
 # ------------------------------------------------------------------------------------------ doors

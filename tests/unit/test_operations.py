@@ -192,6 +192,16 @@ def test_a_void_claim_is_released_by_who_finds_it() -> None:
     assert operations.void_claim(part(), None) is None
 
 
+def test_the_claim_of_one_that_was_deleted_is_not_that_of_the_next_of_its_name() -> None:
+    move, left = (
+        make("InterWorkerMove", **MOVED),
+        part(primary="w1", epoch=4, claimedBy="a", fencedBy="a", claimUid="old"),
+    )
+    taken = spec_of(step(move, left))
+    assert (taken["claimUid"], taken["fencedBy"], taken["epoch"]) == ("u", "", 5)
+    assert step(make(MOVE, {"phase": "Aborted"}, **MOVED), left) == Done()
+
+
 def test_what_is_given_anew_is_compared_with_all_that_overlap() -> None:
     own = part("p", claimedBy="a")
     assert step(NEW_A, own) == Survey(("p",))

@@ -371,8 +371,12 @@ def await_phase(
     goal: str | None,
     deadline: float,
     tell: Callable[[Instance], None] = lambda _instance: None,
+    *,
+    resets: int = 0,
 ) -> Instance | None:
     """Wait until it has that phase (None: until it is gone). `tell` is told of each state on the way.
+
+    `resets`: a state with fewer is one of before it was reset, which may be heard of late.
 
     Raises TimedOut; MusterError where it fails, or is destroyed in place of it.
     """
@@ -383,9 +387,11 @@ def await_phase(
                 return None
             raise MusterError(f"{name} is gone: somebody destroyed it, or it is not shared with you any more")
         tell(seen)
+        last = f"{seen['phase']}{seen['message'] and ': '}{seen['message']}"
+        if seen["resets"] < resets:
+            continue
         if seen["phase"] == goal:
             return seen
-        last = f"{seen['phase']}{seen['message'] and ': '}{seen['message']}"
         if seen["phase"] == FAILED and goal is not None:
             raise MusterError(f"{name} has failed: {seen['message']}")
         if seen["phase"] == DESTROYING and goal is not None:
