@@ -364,6 +364,14 @@ MUTANTS = (
         UNIT,
     ),
     planted(
+        "a fence is held for as long as it takes",
+        "P13",
+        OPERATIONS,
+        "if any(begun is None or self.now > begun + space.fence_seconds for begun in since):",
+        "if any(begun is None for begun in since):",
+        UNIT,
+    ),
+    planted(
         "the claim of one that was deleted is taken for its own by the next of its name",
         "P14",
         OPERATIONS,
