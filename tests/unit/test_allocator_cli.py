@@ -300,7 +300,7 @@ def test_a_reset_is_of_what_was_seen(run: Run) -> None:
     lines = [
         say(200, instance(resets=3)),
         say(202, instance(resets=4)),
-        changes(("ADDED", instance()), ("BOOKMARK", None)),
+        changes(("ADDED", instance(resets=3)), ("BOOKMARK", None), ("MODIFIED", instance(resets=4))),
     ]
     with ScriptedServer(*lines) as server:
         assert run(server, "reset", "kv-1", "--wait") == (0, "", "kv-1: Ready\n")
