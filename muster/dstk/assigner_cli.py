@@ -11,10 +11,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.muster.coordination.plugins.module_utils.api import Api
+from ansible_collections.muster.coordination.plugins.module_utils.verbs.partitions import (
+    ASSIGNMENTS,
+    KEY_SPACES,
+    PARTITIONS,
+)
 from muster import process
 from muster.dstk.assigner import Index, KeySpaces
 from muster.dstk.reconciler_cli import WorkersOptions
-from muster.dstk.workers import ASSIGNMENTS, KEY_SPACES, PARTITIONS, WorkerClient, Workers
+from muster.dstk.workers import WorkerClient, Workers
 from muster.frame.controller import Controller, Reconcile
 from muster.frame.options import controller, own_namespace
 from muster.options import command, connect, system

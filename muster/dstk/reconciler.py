@@ -59,11 +59,13 @@ from ansible_collections.muster.coordination.plugins.module_utils.decisions.oper
 )
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.partition_copy import PRIMARY
 from ansible_collections.muster.coordination.plugins.module_utils.errors import Malformed
-from muster.dstk.reconciler_metrics import OperationMetrics
-from muster.dstk.workers import (
+from ansible_collections.muster.coordination.plugins.module_utils.verbs.partitions import (
     ASSIGNMENTS,
     KEY_SPACES,
     PARTITIONS,
+)
+from muster.dstk.reconciler_metrics import OperationMetrics
+from muster.dstk.workers import (
     Refused,
     Unreachable,
     WorkerClient,

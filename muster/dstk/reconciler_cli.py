@@ -13,10 +13,11 @@ from typing import Any, Self
 
 from ansible_collections.muster.coordination.plugins.module_utils.api import Api, Object
 from ansible_collections.muster.coordination.plugins.module_utils.errors import Malformed
+from ansible_collections.muster.coordination.plugins.module_utils.verbs.partitions import ASSIGNMENTS, KEY_SPACES
 from muster import process
 from muster.dstk.reconciler import Assignments, PartitionsBeside
 from muster.dstk.reconciler_metrics import OperationMetrics
-from muster.dstk.workers import ASSIGNMENTS, KEY_SPACES, WorkerClient, Workers
+from muster.dstk.workers import WorkerClient, Workers
 from muster.frame.beside import Beside
 from muster.frame.cache import Cache
 from muster.frame.controller import Controller, Reconcile

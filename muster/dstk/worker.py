@@ -57,14 +57,16 @@ from ansible_collections.muster.coordination.plugins.module_utils.decisions.part
     Wait,
 )
 from ansible_collections.muster.coordination.plugins.module_utils.errors import Malformed, MusterError
+from ansible_collections.muster.coordination.plugins.module_utils.verbs.partitions import (
+    ASSIGNMENTS,
+    KEY_SPACES,
+    PARTITIONS,
+)
 from muster.dstk.replication import Acks, Followers
 from muster.dstk.store import Change, Operation, Put, Snapshot, Store, StoreFailed, unchanged
 from muster.dstk.worker_lease import ADDRESS, WorkerLease, lease_name
 from muster.process import say
 
-KEY_SPACES: Final = Resource("muster.dev/v1alpha1", "keyspaces", "KeySpace")
-PARTITIONS: Final = Resource("muster.dev/v1alpha1", "partitions", "Partition")
-ASSIGNMENTS: Final = Resource("muster.dev/v1alpha1", "assignments", "Assignment")
 LABEL: Final = "muster.dev/key-space"
 
 READERS: Final = 8  # reads of the API server at a time

@@ -20,19 +20,15 @@ from urllib.parse import urlencode
 
 import urllib3
 
-from ansible_collections.muster.coordination.plugins.module_utils.api import LEASES, Api, NotFound, Object, Resource
+from ansible_collections.muster.coordination.plugins.module_utils.api import LEASES, Api, NotFound, Object
 from ansible_collections.muster.coordination.plugins.module_utils.decisions import election
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.election import Seen, Term, Timing
-from ansible_collections.muster.coordination.plugins.module_utils.decisions.operations import API_VERSION
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.partition_copy import Copy, from_json
 from ansible_collections.muster.coordination.plugins.module_utils.errors import Malformed, MusterError
 from muster.dstk.worker_lease import ADDRESS, SPACE, lease_name
 from muster.frame.beside import Beside
 from muster.frame.cache import Cache
 
-KEY_SPACES: Final = Resource(API_VERSION, "keyspaces", "KeySpace")
-PARTITIONS: Final = Resource(API_VERSION, "partitions", "Partition")
-ASSIGNMENTS: Final = Resource(API_VERSION, "assignments", "Assignment")
 OBSERVER_SECONDS: Final = 1.0  # that a Lease has to be unchanged beyond its duration
 ANSWER_LIMIT: Final = 64 * 1024 * 1024  # bytes: a worker may have thousands of copies
 CALL_SECONDS: Final = 2.0  # for one call, where the fence's budget leaves so much

@@ -32,13 +32,15 @@ from ansible_collections.muster.coordination.plugins.module_utils.api import (
     Forbidden,
     Resource,
 )
+from ansible_collections.muster.coordination.plugins.module_utils.verbs.partitions import (
+    ASSIGNMENTS,
+    KEY_SPACES,
+    PARTITIONS,
+)
 from ansible_collections.muster.coordination.tests.support.at_cluster import account, administrator, run, until
 
 Object = dict[str, Any]
 KUSTOMIZE = Path(__file__).resolve().parents[2] / "kustomize" / "partitions"
-KEY_SPACES = Resource("muster.dev/v1alpha1", "keyspaces", "KeySpace")
-PARTITIONS = Resource("muster.dev/v1alpha1", "partitions", "Partition")
-ASSIGNMENTS = Resource("muster.dev/v1alpha1", "assignments", "Assignment")
 KINDS = (KEY_SPACES, PARTITIONS, ASSIGNMENTS)
 SECRETS = Resource("v1", "secrets", "Secret")
 CLAIMS = Resource("v1", "persistentvolumeclaims", "PersistentVolumeClaim")

@@ -17,10 +17,9 @@ import pytest
 from ansible_collections.muster.coordination.plugins.module_utils.api import Api
 from ansible_collections.muster.coordination.plugins.module_utils.decisions import keyspace
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.keyspace import Range, Space
+from ansible_collections.muster.coordination.plugins.module_utils.verbs.partitions import KEY_SPACES, PARTITIONS
 from ansible_collections.muster.coordination.tests.support.partition_site import ControllerProcess, Site
 from ansible_collections.muster.coordination.tests.support.partition_worker_lab import (
-    KEY_SPACES,
-    PARTITIONS,
     PATIENCE,
     Writer,
 )

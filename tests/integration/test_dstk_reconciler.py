@@ -14,6 +14,11 @@ import pytest
 
 from ansible_collections.muster.coordination.plugins.module_utils.api import Api, NotFound
 from ansible_collections.muster.coordination.plugins.module_utils.decisions import operations
+from ansible_collections.muster.coordination.plugins.module_utils.verbs.partitions import (
+    ASSIGNMENTS,
+    KEY_SPACES,
+    PARTITIONS,
+)
 from ansible_collections.muster.coordination.tests.support.forms import IS_LONG
 from ansible_collections.muster.coordination.tests.support.partition_memory import Killed, Reign
 from ansible_collections.muster.coordination.tests.support.partition_site import Site
@@ -25,7 +30,7 @@ from ansible_collections.muster.coordination.tests.support.partition_worker_lab 
 )
 from ansible_collections.muster.coordination.tests.support.semaphore_lab import until
 from muster.dstk.reconciler import Assignments
-from muster.dstk.workers import ASSIGNMENTS, KEY_SPACES, PARTITIONS, WorkerClient, Workers
+from muster.dstk.workers import WorkerClient, Workers
 
 pytestmark = pytest.mark.integration
 

@@ -17,8 +17,8 @@ import pytest
 import urllib3
 
 from ansible_collections.muster.coordination.plugins.module_utils.api import Api
+from ansible_collections.muster.coordination.plugins.module_utils.verbs.partitions import PARTITIONS
 from ansible_collections.muster.coordination.tests.support.partition_worker_lab import (
-    PARTITIONS,
     Answer,
     Lab,
     WorkerProcess,

@@ -27,9 +27,14 @@ from ansible_collections.muster.coordination.plugins.module_utils.decisions.part
     Copy,
     Outcome,
 )
+from ansible_collections.muster.coordination.plugins.module_utils.verbs.partitions import (
+    ASSIGNMENTS,
+    KEY_SPACES,
+    PARTITIONS,
+)
 from ansible_collections.muster.coordination.tests.support.memory_api import MemoryApi
 from muster.dstk.reconciler import Assignments
-from muster.dstk.workers import ASSIGNMENTS, KEY_SPACES, PARTITIONS, Refused, Unreachable, Workers
+from muster.dstk.workers import Refused, Unreachable, Workers
 from muster.frame.authority import Superseded
 
 Object = dict[str, Any]

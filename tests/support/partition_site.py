@@ -17,9 +17,8 @@ from typing import Any
 from ansible_collections.muster.coordination.plugins.module_utils.api import Api, NotFound
 from ansible_collections.muster.coordination.plugins.module_utils.decisions import keyspace, operations
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.keyspace import View
+from ansible_collections.muster.coordination.plugins.module_utils.verbs.partitions import ASSIGNMENTS, PARTITIONS
 from ansible_collections.muster.coordination.tests.support.partition_worker_lab import (
-    ASSIGNMENTS,
-    PARTITIONS,
     PATIENCE,
     Lab,
 )

@@ -30,13 +30,15 @@ from ansible_collections.muster.coordination.plugins.module_utils.api import (
     Resource,
 )
 from ansible_collections.muster.coordination.plugins.module_utils.decisions import operations
+from ansible_collections.muster.coordination.plugins.module_utils.verbs.partitions import (
+    ASSIGNMENTS,
+    KEY_SPACES,
+    PARTITIONS,
+)
 from ansible_collections.muster.coordination.tests.support.semaphore_lab import until
 
 CRDS = Path(__file__).parents[2] / "kustomize/partitions/crds"
 DEFINITIONS = Resource("apiextensions.k8s.io/v1", "customresourcedefinitions", "CustomResourceDefinition", False)
-KEY_SPACES = Resource("muster.dev/v1alpha1", "keyspaces", "KeySpace")
-PARTITIONS = Resource("muster.dev/v1alpha1", "partitions", "Partition")
-ASSIGNMENTS = Resource("muster.dev/v1alpha1", "assignments", "Assignment")
 PATIENCE = 120.0  # seconds: for what should take far less
 TOKEN = "the-token-of-these-workers"
 Object = dict[str, Any]

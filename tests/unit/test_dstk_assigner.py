@@ -13,9 +13,13 @@ import pytest
 from ansible_collections.muster.coordination.plugins.module_utils.decisions import keyspace, operations
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.keyspace import Range, Space
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.partition_copy import FOLLOWING
+from ansible_collections.muster.coordination.plugins.module_utils.verbs.partitions import (
+    ASSIGNMENTS,
+    KEY_SPACES,
+    PARTITIONS,
+)
 from ansible_collections.muster.coordination.tests.support.partition_memory import Reign, Site
 from muster.dstk.assigner import Index, KeySpaces
-from muster.dstk.workers import ASSIGNMENTS, KEY_SPACES, PARTITIONS
 
 Object = dict[str, Any]
 KEY = "ns/default"

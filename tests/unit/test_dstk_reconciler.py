@@ -15,9 +15,14 @@ from hypothesis import strategies as st
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.keyspace import Range, overlaps
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.operations import FINAL
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.partition_copy import FOLLOWING, PRIMARY
+from ansible_collections.muster.coordination.plugins.module_utils.verbs.partitions import (
+    ASSIGNMENTS,
+    KEY_SPACES,
+    PARTITIONS,
+)
 from ansible_collections.muster.coordination.tests.support.partition_memory import Killed, Reign, Site
 from muster.dstk.reconciler import FULL_SECONDS, _overlapping
-from muster.dstk.workers import ASSIGNMENTS, KEY_SPACES, PARTITIONS, Unreachable
+from muster.dstk.workers import Unreachable
 from muster.frame.authority import Superseded
 
 Object = dict[str, Any]

@@ -21,10 +21,15 @@ import jsonschema
 import prometheus_client
 import pytest
 
+from ansible_collections.muster.coordination.plugins.module_utils.verbs.partitions import (
+    ASSIGNMENTS,
+    KEY_SPACES,
+    PARTITIONS,
+)
 from ansible_collections.muster.coordination.tests.support.memory_api import MemoryApi
 from ansible_collections.muster.coordination.tests.support.semaphore_lab import until
 from muster.dstk import openapi, worker_http
-from muster.dstk.worker import ASSIGNMENTS, KEY_SPACES, PARTITIONS, VERBS, Settings, Worker
+from muster.dstk.worker import VERBS, Settings, Worker
 from muster.dstk.worker_http import Pages
 from muster.dstk.worker_lease import WorkerLease
 
