@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from ansible_collections.muster.coordination.plugins.module_utils.decisions import allocator as decisions
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.allocator import Offer
 from muster.allocator.openapi_schemas import Schema, schemas
-from muster.allocator.server_wire import JSON, LINES, PROBLEM, TYPE, WORDS
+from muster.allocator.server_wire import JSON, LINES, TYPE, WORDS
+from muster.openapi import json_of, operation, query, refusal
 
 VERSION: Final = "1.0.0"  # of the interface
 OF_ALL: Final = ("400", "401", "408", "414", "431", "500", "503")  # what any page may answer, that needs a token
@@ -119,15 +120,15 @@ def _instances() -> Schema:
     }
     location = {"Location": {"$ref": "#/components/headers/Location"}}
     made = {
-        "200": _json("Instance", "The instance that this key has; with dryRun, what would be made", EXAMPLE),
-        "201": _json("Instance", "A new instance", EXAMPLE) | {"headers": location},
+        "200": json_of("Instance", "The instance that this key has; with dryRun, what would be made", EXAMPLE),
+        "201": json_of("Instance", "A new instance", EXAMPLE) | {"headers": location},
     }
     watch_note = (
         "With `watch=true` the answer does not end: a line of JSON for each change (`WatchEvent`). First ADDED for all "
         "that there is, then a BOOKMARK, then what changes, and a BOOKMARK every 15 s. A line that is a problem "
         "document is the last: list again."
     )
-    items = {**_json("InstanceList", "Instances, by name", {"items": [EXAMPLE], "continue": ""})}
+    items = {**json_of("InstanceList", "Instances, by name", {"items": [EXAMPLE], "continue": ""})}
     items["content"][LINES] = {"schema": {"$ref": "#/components/schemas/WatchEvent"}}
     return {
         "/v1/instances": {
@@ -140,16 +141,16 @@ def _instances() -> Schema:
                 "429",
                 description=watch_note,
                 parameters=[
-                    _query(
+                    query(
                         "limit", {"type": "integer", "minimum": 1, "maximum": 500, "default": 100}, "How many, at most"
                     ),
-                    _query(
+                    query(
                         "continue",
                         {"type": "string", "maxLength": 4096, "pattern": "^[!-~]*$"},
                         "What the page before said",
                     ),
-                    _query("all", {"type": "boolean", "default": False}, "Everybody's, for administrators"),
-                    _query("watch", {"type": "boolean", "default": False}, "Changes as they come"),
+                    query("all", {"type": "boolean", "default": False}, "Everybody's, for administrators"),
+                    query("watch", {"type": "boolean", "default": False}, "Changes as they come"),
                 ],
             ),
             "post": _operation(
@@ -165,7 +166,7 @@ def _instances() -> Schema:
                 "422",
                 parameters=[
                     key,
-                    _query("dryRun", {"type": "boolean", "default": False}, "Only say what would be made"),
+                    query("dryRun", {"type": "boolean", "default": False}, "Only say what would be made"),
                 ],
                 body=_body("Wish", {"parameters": {}, "access": {"users": ["alice"]}, "storage": "delete"}),
             ),
@@ -175,8 +176,8 @@ def _instances() -> Schema:
 
 def _one() -> Schema:
     at, one = "/v1/instances/{name}", [{"$ref": "#/components/parameters/name"}]
-    accepted = {"202": _json("Instance", "It will be done", EXAMPLE)}
-    storage = _query(
+    accepted = {"202": json_of("Instance", "It will be done", EXAMPLE)}
+    storage = query(
         "storage", {"enum": list(decisions.STORAGE)}, "What becomes of its disks; as it was created if left out"
     )
     changes = ("404", "409", "413", "415", "417")
@@ -190,7 +191,8 @@ def _one() -> Schema:
     return {
         at: {
             "get": _operation(
-                "getInstance", "instances", "One instance", {"200": _json("Instance", "The instance", EXAMPLE)}, "404",
+                "getInstance", "instances", "One instance",
+                {"200": json_of("Instance", "The instance", EXAMPLE)}, "404",
                 parameters=one,
             ),
             "delete": _operation(
@@ -204,7 +206,7 @@ def _one() -> Schema:
         f"{at}/events": {
             "get": _operation(
                 "listEvents", "instances", "What the cluster says of it, the newest first",
-                {"200": _json("EventList", "At most 100", {"items": []})}, "404", parameters=one,
+                {"200": json_of("EventList", "At most 100", {"items": []})}, "404", parameters=one,
             )
         },
     }  # fmt: skip
@@ -214,18 +216,18 @@ def _rest() -> Schema:
     disk = {"name": "notes-3f9a1c07be", "size": "1Gi", "created": "2026-01-31T12:00:00Z"}
     return {
         "/v1/offer": {
-            "get": _operation("getOffer", "offer", "What one can have", {"200": _json("Offer", "The offer")})
+            "get": _operation("getOffer", "offer", "What one can have", {"200": json_of("Offer", "The offer")})
         },
         "/v1/disks": {
             "get": _operation(
                 "listDisks", "disks", "The disks that one has kept",
-                {"200": _json("DiskList", "Disks that can be attached", {"items": [disk]})},
+                {"200": json_of("DiskList", "Disks that can be attached", {"items": [disk]})},
             )
         },
         "/v1/disks/{name}": {
             "delete": _operation(
                 "removeDisk", "disks", "Delete a disk that one has kept",
-                {"202": _json("Nothing", "It will be done", {})}, "404", "409", parameters=[_name("disk")],
+                {"202": json_of("Nothing", "It will be done", {})}, "404", "409", parameters=[_name("disk")],
             )
         },
     }  # fmt: skip
@@ -233,7 +235,7 @@ def _rest() -> Schema:
 
 def _process() -> Schema:
     """Pages without a token."""
-    ready = _json("Fine", "It is", {"ok": True})
+    ready = json_of("Fine", "It is", {"ok": True})
     metrics = {"description": "Prometheus metrics", "content": {"text/plain": {"schema": {"type": "string"}}}}
     described = {"description": "This document", "content": {JSON: {"schema": {"type": "object"}}}}
 
@@ -250,26 +252,8 @@ def _process() -> Schema:
     }
 
 
-def _operation(
-    name: str,
-    tag: str,
-    summary: str,
-    answers: Schema,
-    *refusals: str,
-    description: str = "",
-    parameters: list[Schema] | None = None,
-    body: Schema | None = None,
-) -> Schema:
-    statuses = sorted({*OF_ALL, *refusals})
-    responses = {**answers, **{status: {"$ref": f"#/components/responses/{status}"} for status in statuses}}
-    told = {"description": description, "parameters": parameters, "requestBody": body}
-    return {
-        "operationId": name,
-        "tags": [tag],
-        "summary": summary,
-        **{key: value for key, value in told.items() if value},
-        "responses": responses,
-    }
+def _operation(name: str, tag: str, summary: str, answers: Schema, *refusals: str, **more: Any) -> Schema:
+    return operation(name, tag, summary, answers, (*OF_ALL, *refusals), **more)
 
 
 def _name(of: str) -> Schema:
@@ -278,29 +262,12 @@ def _name(of: str) -> Schema:
     return {"name": "name", "in": "path", "required": True, "description": f"The {of}'s name", "schema": schema}
 
 
-def _query(name: str, schema: Schema, text: str) -> Schema:
-    return {"name": name, "in": "query", "description": text, "schema": schema}
-
-
 def _body(schema: str, example: Schema) -> Schema:
     content = {"schema": {"$ref": f"#/components/schemas/{schema}"}, "example": example}
     return {"required": False, "description": "64 KiB at most, 16 deep, not compressed", "content": {JSON: content}}
 
 
-def _json(schema: str, text: str, example: Schema | None = None) -> Schema:
-    content: Schema = {"schema": {"$ref": f"#/components/schemas/{schema}"}}
-    if example is not None:
-        content["example"] = example
-    return {"description": text, "content": {JSON: content}}
-
-
 def _refusal(status: str, words: tuple[str, ...]) -> Schema:
-    types = {"properties": {"type": {"enum": [TYPE + word for word in words]}, "status": {"const": int(status)}}}
-    content: Schema = {"schema": {"allOf": [{"$ref": "#/components/schemas/Problem"}, types]}}
-    if status == "403":
-        content["example"] = QUOTA
-    refusal: Schema = {"description": "; ".join(WORDS[word][1] for word in words), "content": {PROBLEM: content}}
-    header = {"401": "WWW-Authenticate", "429": "Retry-After", "503": "Retry-After"}.get(status)
-    if header:
-        refusal["headers"] = {header: {"$ref": f"#/components/headers/{header}"}}
-    return refusal
+    said = {word: WORDS[word][1] for word in words}
+    headers = {"401": "WWW-Authenticate", "429": "Retry-After", "503": "Retry-After"}
+    return refusal(status, said, TYPE, headers, QUOTA if status == "403" else None)

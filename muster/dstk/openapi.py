@@ -13,16 +13,15 @@ from typing import Any, Final
 
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.keyspace import MAX_KEY_LENGTH
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.partition_copy import ROLES
+from muster.openapi import Schema, json_of, operation, query, refusal
 
 VERSION: Final = "1.0.0"  # of the contract
 TYPE: Final = "urn:muster:partitions:"
-PROBLEM: Final = "application/problem+json"
 MAX_VALUE: Final = 64 * 1024  # bytes
 MAX_KEY: Final = MAX_KEY_LENGTH  # characters
 MAX_NAME: Final = 253  # characters
 MAX_NUMBER: Final = 2**62
 
-Schema = dict[str, Any]
 
 # by word: the status, and a title
 WORDS: Final[Mapping[str, tuple[int, str]]] = {
@@ -192,14 +191,14 @@ def _keys() -> Schema:
                 "listKeys",
                 "keys",
                 "Keys and values in order",
-                {"200": {**_json("Items", "A page, as it was at one moment"), "headers": _told()}},
+                {"200": {**json_of("Items", "A page, as it was at one moment"), "headers": _told()}},
                 *refusals,
                 description=listing,
                 parameters=[
-                    _query("start", bound, "The first key"),
-                    _query("end", bound, "The key before which to stop; empty: at the end of the partition"),
-                    _query("after", bound, "The last key of the page before"),
-                    _query("limit", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 1000}, "How many"),
+                    query("start", bound, "The first key"),
+                    query("end", bound, "The key before which to stop; empty: at the end of the partition"),
+                    query("after", bound, "The last key of the page before"),
+                    query("limit", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 1000}, "How many"),
                     epoch,
                 ],
             )
@@ -222,8 +221,8 @@ def _control() -> Schema:
                 "getWorker",
                 "control",
                 "What the worker has, and how it is",
-                {"200": _json("Worker", "The worker")},
-                parameters=[_query("partition", {"type": "string", "maxLength": 253}, "Only of this one")],
+                {"200": json_of("Worker", "The worker")},
+                parameters=[query("partition", {"type": "string", "maxLength": 253}, "Only of this one")],
             )
         },
         "/v1/control/{verb}": {
@@ -231,7 +230,7 @@ def _control() -> Schema:
                 "callWorker",
                 "control",
                 "Do a step of an operation",
-                {"200": _json("Done", "It is done, or was before")},
+                {"200": json_of("Done", "It is done, or was before")},
                 "404",
                 "409",
                 parameters=[verb],
@@ -248,7 +247,7 @@ def _replication() -> Schema:
         "required": True,
         "schema": {"type": "string", "minLength": 1, "maxLength": 253, "pattern": "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"},
     }
-    follower = _query("follower", {"type": "string", "maxLength": MAX_NAME, "default": ""}, "Who asks")
+    follower = query("follower", {"type": "string", "maxLength": MAX_NAME, "default": ""}, "Who asks")
     number: Schema = {"type": "integer", "minimum": 0, "maximum": MAX_NUMBER, "default": 0}
     return {
         "/v1/replication/{partition}/snapshot": {
@@ -256,16 +255,16 @@ def _replication() -> Schema:
                 "getSnapshot",
                 "replication",
                 "A page of a partition's data",
-                {"200": _json("Snapshot", "A page")},
+                {"200": json_of("Snapshot", "A page")},
                 "404",
                 description="Pages are of different moments. The log makes them exact, from the `position` of the "
                 "first page on, when it was replayed up to the `position` of the last.",
                 parameters=[
                     partition,
-                    _query(
+                    query(
                         "after", {"type": "string", "maxLength": MAX_NAME, "default": ""}, "`next` of the page before"
                     ),
-                    _query("limit", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 1000}, "How many"),
+                    query("limit", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 1000}, "How many"),
                     follower,
                 ],
             )
@@ -275,17 +274,17 @@ def _replication() -> Schema:
                 "getLog",
                 "replication",
                 "What has changed since",
-                {"200": _json("Log", "Changes in order, none left out")},
+                {"200": json_of("Log", "Changes in order, none left out")},
                 "404",
                 "410",
                 description="Who asks acknowledges all up to `after`: it is on its disk. Who does not say `epoch` is "
                 "told to load anew. The answer is held until there is something new, but not longer than `wait`.",
                 parameters=[
                     partition,
-                    _query("after", number, "The position up to which it is known"),
+                    query("after", number, "The position up to which it is known"),
                     follower,
-                    _query("epoch", number, "That of the last answer, or of the snapshot"),
-                    _query("wait", {"type": "number", "minimum": 0, "maximum": 30, "default": 0}, "Seconds"),
+                    query("epoch", number, "That of the last answer, or of the snapshot"),
+                    query("wait", {"type": "number", "minimum": 0, "maximum": 30, "default": 0}, "Seconds"),
                 ],
             )
         },
@@ -294,7 +293,7 @@ def _replication() -> Schema:
 
 def _process() -> Schema:
     """Pages without a token."""
-    fine = _json("Fine", "It is")
+    fine = json_of("Fine", "It is")
     metrics = {"description": "Prometheus metrics", "content": {"text/plain": {"schema": {"type": "string"}}}}
     described = {"description": "This document", "content": {"application/json": {"schema": {"type": "object"}}}}
 
@@ -311,26 +310,8 @@ def _process() -> Schema:
     }
 
 
-def _operation(
-    name: str,
-    tag: str,
-    summary: str,
-    answers: Schema,
-    *refusals: str,
-    description: str = "",
-    parameters: list[Schema] | None = None,
-    body: Schema | None = None,
-) -> Schema:
-    statuses = sorted({*OF_ALL, *refusals})
-    responses = {**answers, **{status: {"$ref": f"#/components/responses/{status}"} for status in statuses}}
-    told = {"description": description, "parameters": parameters, "requestBody": body}
-    return {
-        "operationId": name,
-        "tags": [tag],
-        "summary": summary,
-        **{key: value for key, value in told.items() if value},
-        "responses": responses,
-    }
+def _operation(name: str, tag: str, summary: str, answers: Schema, *refusals: str, **more: Any) -> Schema:
+    return operation(name, tag, summary, answers, (*OF_ALL, *refusals), **more)
 
 
 def _told() -> Schema:
@@ -338,27 +319,10 @@ def _told() -> Schema:
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
-def _query(name: str, schema: Schema, text: str) -> Schema:
-    return {"name": name, "in": "query", "description": text, "schema": schema}
-
-
-def _json(schema: str, text: str) -> Schema:
-    return {
-        "description": text,
-        "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}},
-    }
-
-
 def _refusal(status: str, words: tuple[str, ...]) -> Schema:
-    types = {"properties": {"type": {"enum": [TYPE + word for word in words]}, "status": {"const": int(status)}}}
-    content: Schema = {"schema": {"allOf": [{"$ref": "#/components/schemas/Problem"}, types]}}
-    if status == "421":
-        content["example"] = MISDIRECTED
-    refusal: Schema = {"description": "; ".join(WORDS[word][1] for word in words), "content": {PROBLEM: content}}
-    header = {"401": "WWW-Authenticate", "503": "Retry-After"}.get(status)
-    if header:
-        refusal["headers"] = {header: {"$ref": f"#/components/headers/{header}"}}
-    return refusal
+    said = {word: WORDS[word][1] for word in words}
+    headers = {"401": "WWW-Authenticate", "503": "Retry-After"}
+    return refusal(status, said, TYPE, headers, MISDIRECTED if status == "421" else None)
 
 
 # ---------------------------------------------------------------------------------------------- schemas

@@ -31,11 +31,12 @@ from ansible_collections.muster.coordination.plugins.module_utils.decisions.part
 from ansible_collections.muster.coordination.plugins.module_utils.errors import Malformed, MusterError
 from muster.allocator.server_connections import in_time, listen
 from muster.dstk import openapi
-from muster.dstk.openapi import MAX_VALUE, PROBLEM, TYPE, WORDS
+from muster.dstk.openapi import MAX_VALUE, TYPE, WORDS
 from muster.dstk.replication import PAGE, PAGE_BYTES
 from muster.dstk.store import Trimmed
 from muster.dstk.worker import VERBS, Elsewhere, Refusal, Worker
 from muster.dstk.worker_metrics import Metrics
+from muster.openapi import PROBLEM
 from muster.process import parse_address, say
 
 CONNECTIONS: Final = 2048

@@ -32,6 +32,7 @@ from muster.dstk import openapi, worker_http
 from muster.dstk.worker import VERBS, Settings, Worker
 from muster.dstk.worker_http import Pages
 from muster.dstk.worker_lease import WorkerLease
+from muster.openapi import PROBLEM
 
 TOKEN = "the-token"
 SETTINGS = """\
@@ -107,7 +108,7 @@ class Served:
     def word(self, *asked: Any, **headers: str) -> str:
         """Of a refusal, which has the status of that word, and is as the document says."""
         status, document, given = self.ask(*asked, **headers)
-        assert given["Content-Type"] == openapi.PROBLEM, document
+        assert given["Content-Type"] == PROBLEM, document
         jsonschema.validate(document, schema("Problem"))
         word: str = document["type"].removeprefix(openapi.TYPE)
         assert openapi.WORDS[word][0] == status == document["status"]
