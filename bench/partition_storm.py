@@ -50,18 +50,18 @@ from ansible_collections.muster.coordination.plugins.module_utils.api import NAM
 from ansible_collections.muster.coordination.plugins.module_utils.decisions import keyspace, operations
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.keyspace import Fact, View
 from ansible_collections.muster.coordination.plugins.module_utils.errors import MusterError
+from ansible_collections.muster.coordination.plugins.module_utils.verbs.partitions import (
+    ASSIGNMENTS,
+    KEY_SPACES,
+    PARTITIONS,
+)
 from ansible_collections.muster.coordination.tests.support import linearizability, planted_partitions
 from ansible_collections.muster.coordination.tests.support.control_plane import ControlPlane
 from ansible_collections.muster.coordination.tests.support.nursery import insist
 from ansible_collections.muster.coordination.tests.support.partition_judge import Chronicle, Judge
 from ansible_collections.muster.coordination.tests.support.partition_load import Load
 from ansible_collections.muster.coordination.tests.support.partition_site import Site
-from ansible_collections.muster.coordination.tests.support.partition_worker_lab import (
-    ASSIGNMENTS,
-    KEY_SPACES,
-    PARTITIONS,
-    WorkerProcess,
-)
+from ansible_collections.muster.coordination.tests.support.partition_worker_lab import WorkerProcess
 from ansible_collections.muster.coordination.tests.support.planted_partitions import BUGS
 from bench import partition_storm_report as report
 from bench.contend import percentiles

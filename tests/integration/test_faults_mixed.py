@@ -87,6 +87,23 @@ def test_operations_of_all_kinds_at_once(
     _all_is_well(lab)
 
 
+def test_who_lost_its_lease_with_the_state_goes_when_the_next_comes(api: Api, namespace: str) -> None:
+    """By hand: without the state a holder has a name only, and no Pod has that of one with a lease."""
+    lab = Lab(api, namespace)
+    lab.semaphore({"gpu": 2})
+    docket = Docket(api, namespace, lab.name, lab.engine)
+    verbs.claim(api, holder="ci", resource="gpu", lease=60, **lab.at)
+    lab.annotate(**{engine.STATE: None})
+    docket.by_hand |= lab.hand_edits
+    docket.may_go("ci")
+    lab.pod("pod")
+    assert verbs.claim(api, holder="pod", resource="gpu", **lab.at)["fence"]
+    verdict = docket.verdict()
+    docket.close()
+    assert verdict.violations == []
+    assert [name for name, _uid in verdict.holding] == ["pod"]
+
+
 def _all_is_well(lab: Lab) -> None:
     """After it all a newcomer is served, when there is enough for everybody."""
     lab.ask_for({"gpu": 1000, "tpu": 1000, mixer.STAY: mixer.STAYING})

@@ -25,6 +25,7 @@ PROPERTIES = {
     "P10": "late calls and calls that come twice do nothing",
     "P11": "each operation comes to its end",
     "P12": "and leaves nothing behind",
+    "P13": "for how long nobody may write is bounded",
     "P14": "never two operations on one range",
 }
 

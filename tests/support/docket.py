@@ -210,7 +210,7 @@ class Docket:
                 continue
             before = dict(reader.held)
             verdict.revisions += 1
-            found = reader.see(change, deaths.dead)
+            found = reader.see(change, deaths)
             for identity in reader.held.keys() - before.keys():
                 granted_at[identity] = change.at
             for identity in before.keys() - reader.held.keys():
@@ -237,10 +237,11 @@ class Docket:
 
 
 class _Deaths:
-    """Which identities were gone or had ended, and when that was heard."""
+    """Which identities were gone or had ended, and when that was heard; `living` are the names of the Pods that run."""
 
     def __init__(self) -> None:
         self.dead: set[Identity] = set()
+        self.living: set[str] = set()
         self._at: dict[Identity, float] = {}
 
     def see(self, change: Change) -> None:
@@ -248,7 +249,10 @@ class _Deaths:
         if change.kind == "DELETED" or change.obj.get("status", {}).get("phase") in ENDED:
             identity = (metadata["name"], metadata["uid"])
             self.dead.add(identity)
+            self.living.discard(metadata["name"])
             self._at.setdefault(identity, change.at)
+        else:
+            self.living.add(metadata["name"])
 
     def of(self, identity: Identity) -> float | None:
         """When it died; of a holder without a uid, when the last Pod of its name did."""
@@ -265,7 +269,7 @@ class _Reader(Protocol):
     grants: dict[int, tuple[str, str]]
     is_removed: bool
 
-    def see(self, change: Change, dead: set[Identity]) -> list[str]: ...
+    def see(self, change: Change, deaths: _Deaths) -> list[str]: ...
 
 
 class _Annotations:
@@ -278,8 +282,10 @@ class _Annotations:
     def grants(self) -> dict[int, tuple[str, str]]:
         return self._history.grants
 
-    def see(self, change: Change, dead: set[Identity]) -> list[str]:
-        self._history.dead = dead
+    def see(self, change: Change, deaths: _Deaths) -> list[str]:
+        # Whoever lost its uid, with the state, is known by its name only: without a Pod it is dead, lease or not.
+        nameless = {(name, None) for name, uid in self.held if uid is None and name not in deaths.living}
+        self._history.dead = deaths.dead | nameless
         self.is_removed = change.kind == "DELETED"
         if self.is_removed:
             self._history.last, self.held = None, {}
@@ -306,7 +312,7 @@ class _Tickets:
         self.grants: dict[int, tuple[str, str]] = {}
         self.is_removed = False
 
-    def see(self, change: Change, dead: set[Identity]) -> list[str]:
+    def see(self, change: Change, deaths: _Deaths) -> list[str]:
         name, found = change.obj["metadata"]["name"], []
         is_deleted = change.kind == "DELETED" or bool(change.obj["metadata"].get("deletionTimestamp"))
         if not is_deleted:
