@@ -11,7 +11,7 @@ It needs only the standard library, and runs as `python -I -S`, to be small and 
 
 CONTROL: a pipe. Each byte that comes is a signal for the command's process group; its end means that exec is gone, and
 that the group has to be killed.
-STATUS: a pipe, to which it says `started PID`, `failed ERRNO`, `resumed`, `ended EXITCODE` (as Popen.returncode), each
+STATUS: a pipe, to which it says `started PID` before the command begins, `failed ERRNO` where it can't, `resumed`, `ended EXITCODE` (as Popen.returncode), each
 in a line. Its end means that the whole process group has ended.
 """
 
@@ -45,11 +45,10 @@ def main() -> None:
         with suppress(BrokenPipeError):  # exec is gone, and CONTROL says so too
             os.write(status, f"{text}\n".encode())
 
-    pid, error = start(sys.argv[3:], before, terminal)
+    pid, error = start(sys.argv[3:], before, terminal, say)
     if error:
         say(f"failed {error}")
         return
-    say(f"started {pid}")
     threading.Thread(target=obey, args=(control, pid), daemon=True).start()
     say(f"ended {wait(pid, terminal, say)}")
     if terminal:
@@ -58,7 +57,9 @@ def main() -> None:
         time.sleep(LOOK_SECONDS)
 
 
-def start(command: list[str], handlers: dict[signal.Signals, Any], terminal: bool) -> tuple[int, int]:
+def start(
+    command: list[str], handlers: dict[signal.Signals, Any], terminal: bool, say: Callable[[str], None]
+) -> tuple[int, int]:
     """Start it in a process group of its own, in the foreground if exec is; its pid, and errno where it can't be."""
     failed, tell = os.pipe()  # closed by the exec
     guard = os.getpid()
@@ -70,6 +71,7 @@ def start(command: list[str], handlers: dict[signal.Signals, Any], terminal: boo
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != guard:
             os._exit(128 + signal.SIGKILL)
+        say(f"started {os.getpid()}")  # exec has to know the group before anybody can be in it
         for number in PYTHONS_OWN:
             signal.signal(number, signal.SIG_DFL)
         for number, handler in handlers.items():

@@ -179,11 +179,11 @@ class _Traffic:
         self._going = 0
         self.is_ending = False
 
-    def __enter__(self) -> None:
+    def begin(self) -> None:
         with self._news:
             self._going += 1
 
-    def __exit__(self, *_args: object) -> None:
+    def done(self) -> None:
         with self._news:
             self._going -= 1
             self._news.notify_all()
@@ -221,19 +221,32 @@ class _Handler(BaseHTTPRequestHandler):
     metrics: ClassVar[_Metrics]
     traffic: ClassVar[_Traffic]
 
+    def handle_one_request(self) -> None:
+        self.is_begun = False
+        try:
+            super().handle_one_request()
+        finally:
+            if self.is_begun:
+                self.traffic.done()
+
+    def parse_request(self) -> bool:
+        """Its first line has come, so it has begun: from here on the end of the process waits for it."""
+        self.traffic.begin()
+        self.is_begun = True
+        return super().parse_request()
+
     def answer(self) -> None:
-        with self.traffic:
-            began = time.monotonic()
-            try:
-                status, body = self.act()
-            except Refusal as refusal:
-                status, body = refusal.status, {"error": refusal.error, "message": refusal.message}
-            except Exception:  # whatever it is: the client has to be told, and the others served
-                logging.getLogger("muster").exception("request failed")
-                status, body = 500, {"error": "internal", "message": "the service failed; its log says why"}
-            self.metrics.calls.labels(self.command, str(status)).inc()
-            self.metrics.seconds.labels(self.command).observe(time.monotonic() - began)
-            self.send(status, body)
+        began = time.monotonic()
+        try:
+            status, body = self.act()
+        except Refusal as refusal:
+            status, body = refusal.status, {"error": refusal.error, "message": refusal.message}
+        except Exception:  # whatever it is: the client has to be told, and the others served
+            logging.getLogger("muster").exception("request failed")
+            status, body = 500, {"error": "internal", "message": "the service failed; its log says why"}
+        self.metrics.calls.labels(self.command, str(status)).inc()
+        self.metrics.seconds.labels(self.command).observe(time.monotonic() - began)
+        self.send(status, body)
 
     do_GET = do_HEAD = do_PUT = do_DELETE = do_POST = do_PATCH = do_OPTIONS = answer
 

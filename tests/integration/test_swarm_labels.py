@@ -168,7 +168,9 @@ class Processes:
         return None
 
     def end(self, uid: str) -> None:
-        process = self._running.pop(uid)
+        process = self._running.pop(uid, None)
+        if process is None:  # its Pod was deleted before it began
+            return
         process.send_signal(signal.SIGTERM)
         try:
             process.wait(60)

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import pytest
 
 from ansible_collections.muster.coordination.plugins.module_utils.errors import Malformed
 from ansible_collections.muster.coordination.tests.support.semaphore_lab import until
+from muster.allocator import keyvalue
 from muster.allocator.keyvalue import KEY_LIMIT, VALUE_LIMIT, KeyValueServer, Refusal, Store
 
 SECONDS = 30.0  # an answer takes far less
@@ -274,6 +276,24 @@ def is_closed(port: int) -> bool:
     except OSError:
         return True
     return False
+
+
+def test_a_request_has_begun_before_its_body_is_asked_for(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on, told = keyvalue._Handler.handle_expect_100, threading.Event()
+
+    def and_then_pause(handler: keyvalue._Handler) -> bool:
+        going_on = go_on(handler)
+        told.set()
+        time.sleep(0.3)
+        return going_on
+
+    monkeypatch.setattr(keyvalue._Handler, "handle_expect_100", and_then_pause)
+    with socket.create_connection(("127.0.0.1", site.server.port), SECONDS) as client:
+        client.sendall(b"PUT /v1/a HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n12")
+        assert told.wait(SECONDS)
+        site.server.close()
+        site.store.close()
+        assert b"HTTP/1.1 201 " in client.recv(1000) + client.recv(1000)
 
 
 def test_sigterm_lets_what_was_begun_end(tmp_path: Path) -> None:
