@@ -11,8 +11,8 @@ It needs only the standard library, and runs as `python -I -S`, to be small and 
 
 CONTROL: a pipe. Each byte that comes is a signal for the command's process group; its end means that exec is gone, and
 that the group has to be killed.
-STATUS: a pipe, to which it says `started PID` before the command begins, `failed ERRNO` where it can't, `resumed`, `ended EXITCODE` (as Popen.returncode), each
-in a line. Its end means that the whole process group has ended.
+STATUS: a pipe, to which it says `started PID` before the command begins, `failed ERRNO` where it can't, `resumed`,
+`ended EXITCODE` (as Popen.returncode), each in a line. Its end means that the whole process group has ended.
 """
 
 from __future__ import annotations
