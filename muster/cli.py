@@ -16,48 +16,33 @@ from ansible_collections.muster.coordination.plugins.module_utils.credentials im
 from ansible_collections.muster.coordination.plugins.module_utils.errors import MusterError
 from muster.options import Help, Version, WrongUsage
 
+SYSTEMS = {  # a module that has `add`, imported only when it is asked for; and what it is
+    "distributor": ("muster.distributor_cli", "the distributed semaphore: who may use what, and who is next"),
+    "leaders": ("muster.leaders_cli", "who leads by a Lease, since when, and how often that has changed"),
+    "shards": ("muster.shards_cli", "which replica of a controller has which shards, and what moves"),
+    "vm-operator": ("muster.vm.operator_cli", "the example operator: machines of a cloud, each exactly once"),
+    "private-cloud": ("muster.vm.cloud_cli", "the cloud that it works on, with faults to switch on"),
+    "swarm": ("muster.swarm.local_cli", "who has which jobs, and why; and plans without a cluster"),
+    "swarm-operator": ("muster.swarm.operator_cli", "places jobs on workers, each on one, and moves as few as it can"),
+    "swarm-worker": ("muster.swarm.worker_cli", "the reference worker: runs the jobs that it is given"),
+    "allocator": ("muster.allocator.client_cli", "instances of a service, of your own: create, list, destroy"),
+    "allocatord": ("muster.allocator.server_cli", "the service that gives them"),
+    "key-value": ("muster.allocator.keyvalue_cli", "an example of what it gives: keys and values on a disk"),
+    "partitions": ("muster.dstk.partitions_cli", "a key space in ranges: who has which, and what is going on"),
+    "partition-worker": ("muster.dstk.worker_cli", "the reference worker: keys and values, durable"),
+    "partition-reconciler": ("muster.dstk.reconciler_cli", "carries out what was asked for: split, merge, move"),
+    "partition-assigner": ("muster.dstk.assigner_cli", "gives each partition a worker, and evens them out"),
+    "partition-router": ("muster.dstk.router_cli", "finds the worker that has a key, and passes requests on"),
+}
+
 MUSTER = """\
 Coordination for teams on Kubernetes.
 
-  distributor     the distributed semaphore: who may use what, and who is next
-  leaders         who leads by a Lease, since when, and how often that has changed
-  shards          which replica of a controller has which shards, and what moves
-  vm-operator     the example operator: machines of a cloud, each exactly once
-  private-cloud   the cloud that it works on, with faults to switch on
-  swarm           who has which jobs, and why; and plans without a cluster
-  swarm-operator  places jobs on workers, each on one, and moves as few as it can
-  swarm-worker    the reference worker: runs the jobs that it is given
-  allocator       instances of a service, of your own: create, list, destroy
-  allocatord      the service that gives them
-  key-value       an example of what it gives: keys and values on a disk
-  partitions      a key space in ranges: who has which, and what is going on
-  partition-worker      the reference worker: keys and values, durable
-  partition-reconciler  carries out what was asked for: split, merge, move
-  partition-assigner    gives each partition a worker, and evens them out
-  partition-router      finds the worker that has a key, and passes requests on
+{systems}
 
 Most options can also be given by the environment variable that their help
 names in brackets.
-"""
-
-SYSTEMS = {  # each has `add`, and is imported only when it is asked for
-    "distributor": "muster.distributor_cli",
-    "leaders": "muster.leaders_cli",
-    "shards": "muster.shards_cli",
-    "vm-operator": "muster.vm.operator_cli",
-    "private-cloud": "muster.vm.cloud_cli",
-    "swarm": "muster.swarm.local_cli",
-    "swarm-operator": "muster.swarm.operator_cli",
-    "swarm-worker": "muster.swarm.worker_cli",
-    "allocator": "muster.allocator.client_cli",
-    "allocatord": "muster.allocator.server_cli",
-    "key-value": "muster.allocator.keyvalue_cli",
-    "partitions": "muster.dstk.partitions_cli",
-    "partition-worker": "muster.dstk.worker_cli",
-    "partition-reconciler": "muster.dstk.reconciler_cli",
-    "partition-assigner": "muster.dstk.assigner_cli",
-    "partition-router": "muster.dstk.router_cli",
-}
+""".format(systems="\n".join(f"  {name:<22}{what}" for name, (_module, what) in SYSTEMS.items()))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -81,7 +66,7 @@ def build_parser(environ: Mapping[str, str], wanted: Sequence[str] = ()) -> argp
     parser.add_argument("--version", action=Version)
     systems = parser.add_subparsers(required=True, prog="muster", metavar="SYSTEM", help=argparse.SUPPRESS)
     for name in [name for name in wanted if name in SYSTEMS] or SYSTEMS:
-        importlib.import_module(SYSTEMS[name]).add(systems, environ)
+        importlib.import_module(SYSTEMS[name][0]).add(systems, environ)
     return parser
 
 

@@ -176,7 +176,9 @@ class Nursery:
         self._api, self._namespace, self._directory = api, namespace, directory
         self._argv, self._plant, self._bugs = list(argv), plant, bugs
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload([__name__, *cli.SYSTEMS.values(), *PRELOADED])
+        self._context.set_forkserver_preload(
+            [__name__, *(module for module, _what in cli.SYSTEMS.values()), *PRELOADED]
+        )
         self._numbers = itertools.count(1)
         self.replicas: dict[str, Replica] = {}  # by Pod; the last one of each
         self.lives: list[Replica] = []
