@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, Muster contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the OpenAPI documents of our servers are made of, alike in all of them."""
+"""What the OpenAPI documents of our servers are made of, alike in all of them, and what they all refuse."""
 
 from __future__ import annotations
 
@@ -10,6 +10,17 @@ from typing import Any, Final
 
 JSON: Final = "application/json"
 PROBLEM: Final = "application/problem+json"  # RFC 9457
+
+# what any of them refuses, by word: the status that it mostly has, and a title
+COMMON_WORDS: Final[Mapping[str, tuple[int, str]]] = {
+    "malformed": (400, "The request can't be understood"),  # 417 of an Expect
+    "unauthenticated": (401, "Nobody knows who asks"),
+    "method": (405, "The page is not there for this method"),
+    "timeout": (408, "The request did not come in time"),
+    "too-large": (413, "The request is too large"),  # 414 of a URL, 431 of headers
+    "internal": (500, "The server failed"),
+    "overloaded": (503, "Too much is going on"),
+}
 
 Schema = dict[str, Any]
 

@@ -11,8 +11,8 @@ from typing import Any, Final
 from ansible_collections.muster.coordination.plugins.module_utils.decisions import allocator as decisions
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.allocator import Offer
 from muster.allocator.openapi_schemas import Schema, schemas
-from muster.allocator.server_wire import JSON, LINES, TYPE, WORDS
-from muster.openapi import json_of, operation, query, refusal
+from muster.allocator.server_wire import LINES, TYPE, WORDS
+from muster.openapi import JSON, json_of, operation, query, refusal
 
 VERSION: Final = "1.0.0"  # of the interface
 OF_ALL: Final = ("400", "401", "408", "414", "431", "500", "503")  # what any page may answer, that needs a token

@@ -4,8 +4,8 @@
 """The allocator's HTTP server: who asks is found out, what is asked is done by an Allocator, refusals say why.
 
 It runs in a thread of its own. What blocks is done in others, of which there is a bounded number; when they are all
-busy, and enough waits, the answer is 503. Each bound is a constant here, in server_connections.py, server_wire.py or
-server_watch.py.
+busy, and enough waits, the answer is 503. Each bound is a constant here, in server_wire.py, in server_watch.py
+or in muster/http.
 """
 
 from __future__ import annotations
@@ -21,14 +21,12 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 import prometheus_client
-from aiohttp.web import BaseRequest, Response, StreamResponse
+from aiohttp.web import BaseRequest, StreamResponse
 
 from ansible_collections.muster.coordination.plugins.module_utils.api import Object
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.allocator import Caller, Offer
-from ansible_collections.muster.coordination.plugins.module_utils.errors import Malformed
 from muster.allocator import openapi, server_page
 from muster.allocator.auth import bearer
-from muster.allocator.server_connections import Connections, in_time, listen
 from muster.allocator.server_metrics import Metrics
 from muster.allocator.server_pool import Pool
 from muster.allocator.server_problems import problem_of, where, words
@@ -36,18 +34,10 @@ from muster.allocator.server_routes import ROUTES, Allocates, Asked, Watch
 from muster.allocator.server_stream import BOOKMARK_SECONDS, Streams
 from muster.allocator.server_tls import LOOK_SECONDS, Certificate
 from muster.allocator.server_watch import Hub
-from muster.allocator.server_wire import (
-    LINES,
-    SAFETY,
-    Answer,
-    Problem,
-    answer,
-    dump,
-    later,
-    read_nothing,
-    refusal,
-)
-from muster.process import parse_address, say
+from muster.allocator.server_wire import LINES, PROFILE, read_nothing
+from muster.http.connections import Connections, listen, send
+from muster.http.wire import Answer, Problem, answer, dump, later, not_for
+from muster.process import say
 
 THREADS: Final = 128  # calls of the Allocator at a time
 WAITING: Final = 256  # and how many more may wait
@@ -89,13 +79,12 @@ class Server:
         self._allocator, self._reviewer, self._instances, self._is_ready = allocator, reviewer, instances, is_ready
         self._bookmark_seconds, self._leave_seconds = bookmark_seconds, LEAVE_SECONDS
         self._certificate = Certificate(*tls) if tls else None
+        strict = {"Strict-Transport-Security": "max-age=31536000"} if tls else {}
+        self._profile = PROFILE._replace(headers={**PROFILE.headers, **strict})
         self._calls, self._reviews = Pool("call", THREADS, WAITING), Pool("review", *REVIEWS)
         self._aside = Pool("aside", 2, 64)
         self._pages = self._open_pages()
-        try:
-            self._sock = listen(*parse_address(address))
-        except OSError as error:
-            raise Malformed("listen", address, f"choose an address that is free here ({error.strerror})") from error
+        self._sock = listen(address)
         self.port: int = self._sock.getsockname()[1]
         self._loop = asyncio.new_event_loop()
         self._hub = Hub(allocator.offer, self._soon)
@@ -149,23 +138,16 @@ class Server:
             read=self._aside.submit,
             bookmark_seconds=self._bookmark_seconds,
         )
-        self._connections = connections = Connections(self._handle, self._refused)
-        context = self._certificate.context if self._certificate else None
-        handshake = 10.0 if context else None
-        server = await self._loop.create_server(
-            connections, sock=self._sock, ssl=context, ssl_handshake_timeout=handshake
-        )
+        self._connections = connections = Connections(self._handle, self._profile, self._refused)
+        tls = {"ssl": self._certificate.context, "ssl_handshake_timeout": 10.0} if self._certificate else {}
+        await connections.serve(self._sock, **tls)
         looking = self._loop.create_task(self._look()) if self._certificate else None
         self._began.set()
         await self._ends.wait()
-        server.close()
         if looking:
             looking.cancel()
         self._hub.finish(later("unavailable", "this server ends: list again, at another"))
-        connections.pre_shutdown()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._leave_seconds + 2):
-                await connections.shutdown(self._leave_seconds)
+        await connections.leave(self._leave_seconds)
 
     async def _look(self) -> None:
         while self._certificate:
@@ -187,13 +169,13 @@ class Server:
                 outcome = Answer(200, b"", LINES)
         except Exception as error:
             problem = problem_of(error)
-            if problem.status >= 500 and not isinstance(error, Problem):
+            outcome = self._profile.refusal(problem)
+            if outcome.status >= 500 and not isinstance(error, Problem):
                 told["error"] = words(error)
             if problem.word == "internal":
                 say(logging.WARNING, "a request failed", route=told["route"], where=where(error))
-            outcome = refusal(problem)
         self._tell(told, outcome.status, began)
-        return await self._send(request, outcome)
+        return await send(request, self._profile.response(outcome))
 
     async def _outcome(self, request: BaseRequest, told: dict[str, Any]) -> Answer | Watch:
         path = request.rel_url.raw_path.replace("%3A", ":").replace("%3a", ":")
@@ -201,7 +183,7 @@ class Server:
         if path in self._pages:
             told["route"] = path
             if method != "GET":
-                raise _not_for(method, ["GET", "HEAD"])
+                raise not_for(("GET", "HEAD"), closes=method == "CONNECT")
             await read_nothing(request)
             return await self._pages[path](request)
         allowed = []
@@ -216,7 +198,7 @@ class Server:
                 told["route"] = route.path
                 allowed += ["GET", "HEAD"] if route.method == "GET" else [route.method]
         if allowed:
-            raise _not_for(method, allowed)
+            raise not_for(allowed, closes=method == "CONNECT")
         raise Problem("not-found", "there is no such page: /openapi.json says which there are")
 
     async def _call(self, what: Callable[[], T]) -> T:
@@ -228,25 +210,9 @@ class Server:
             caller = await asyncio.wrap_future(self._reviews.submit(lambda: self._reviewer.review(token)))
         return caller
 
-    def _refused(self, request: BaseRequest, problem: Problem) -> StreamResponse:
-        """What to say to what is no HTTP."""
-        self._tell({"method": "other", "route": "other", "client": request.remote}, problem.status, time.monotonic())
-        return self._response(refusal(problem))
-
-    def _response(self, whole: Answer) -> Response:
-        headers = {"Cache-Control": "no-store", **SAFETY, "Content-Type": whole.content_type, **whole.headers}
-        if self._certificate:
-            headers["Strict-Transport-Security"] = "max-age=31536000"
-        response = Response(status=whole.status, body=whole.body, headers=headers)
-        if whole.closes:
-            response.force_close()
-        return response
-
-    async def _send(self, request: BaseRequest, whole: Answer) -> StreamResponse:
-        response = self._response(whole)
-        await in_time(request, response.prepare(request))
-        await in_time(request, response.write_eof())
-        return response
+    def _refused(self, request: BaseRequest, status: int) -> None:
+        """What is no HTTP was answered so."""
+        self._tell({"method": "other", "route": "other", "client": request.remote}, status, time.monotonic())
 
     def _tell(self, told: Mapping[str, Any], status: int, began: float) -> None:
         """One line, and a number. Nothing of the request's headers, its query or its body stands in it."""
@@ -319,11 +285,6 @@ class Server:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-
-
-def _not_for(method: str, allowed: list[str]) -> Problem:
-    allow = ", ".join(allowed)
-    return Problem("method", f"that page is there for {allow}", headers={"Allow": allow}, closes=method == "CONNECT")
 
 
 def _failed_aside(_loop: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from ansible_collections.muster.coordination.plugins.module_utils.decisions.allo
 from ansible_collections.muster.coordination.plugins.module_utils.errors import Malformed, MusterError
 from muster.allocator.auth import NotReviewed, Unauthenticated
 from muster.allocator.server_pool import Full
-from muster.allocator.server_wire import Problem, later
+from muster.http.wire import Problem, later
 
 CHALLENGE: Final = 'Bearer realm="muster-allocator"'
 
@@ -24,7 +24,7 @@ def problem_of(error: Exception) -> Problem:
         case Problem():
             return error
         case Refused():
-            return Problem.of(error)
+            return Problem(error.word, str(error), members=error.members)
         case Malformed() if not error.field.startswith(ledger.KEY):
             return Problem("malformed", str(error), members={"field": error.field})
         case Unauthenticated():

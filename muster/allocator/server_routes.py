@@ -16,7 +16,8 @@ from ansible_collections.muster.coordination.plugins.module_utils.api import Api
 from ansible_collections.muster.coordination.plugins.module_utils.decisions import allocator as decisions
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.allocator import Caller, Offer, Wish
 from ansible_collections.muster.coordination.plugins.module_utils.verbs.allocator import Created, Page
-from muster.allocator.server_wire import Answer, Problem, answer, flag, queries, read_json, read_nothing
+from muster.allocator.server_wire import flag, read_json, read_nothing
+from muster.http.wire import Answer, Problem, answer, queries
 
 T = TypeVar("T")
 
@@ -116,7 +117,7 @@ async def _list(asked: Asked) -> Answer | Watch:
     everything, after = flag(given, "all"), given.get("continue", "")
     if flag(given, "watch"):
         if everything and not asked.allocator.offer.is_administrator(asked.caller):
-            raise Problem.of(decisions.NotAdministrator("leave all out: you see yours, and what is shared with you"))
+            raise decisions.NotAdministrator("leave all out: you see yours, and what is shared with you")
         if "limit" in given or "continue" in given:
             raise Problem("malformed", "a watch tells of all instances: leave limit and continue out")
         return Watch(asked.caller, everything)

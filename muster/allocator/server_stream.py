@@ -17,12 +17,13 @@ from aiohttp.web import BaseRequest, StreamResponse
 from ansible_collections.muster.coordination.plugins.module_utils.api import Object
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.allocator import Caller, Offer
 from muster.allocator.auth import Unauthenticated, bearer
-from muster.allocator.server_connections import Connection, in_time
 from muster.allocator.server_problems import problem_of, where
 from muster.allocator.server_routes import Watch
 from muster.allocator.server_watch import Hub, Watcher, bookmark
-from muster.allocator.server_wire import LINES, SAFETY, dump, later
+from muster.allocator.server_wire import LINES, PROFILE
 from muster.frame.cache import key_of
+from muster.http.connections import Connection, in_time
+from muster.http.wire import dump, later
 from muster.process import say
 
 BOOKMARK_SECONDS: Final = 15.0
@@ -57,7 +58,7 @@ class Streams:
         connection = request.protocol
         assert isinstance(connection, Connection)
         connection.on_lost = watcher.news.set
-        response = StreamResponse(headers={**SAFETY, "Cache-Control": "no-store", "Content-Type": LINES})
+        response = StreamResponse(headers={**PROFILE.headers, "Content-Type": LINES})
         response.force_close()
         try:
             await in_time(request, response.prepare(request))
@@ -92,7 +93,7 @@ class Streams:
             else:
                 lines = watcher.take()
             if watcher.end:
-                await self._write(request, response, [dump(watcher.end.document)])
+                await self._write(request, response, [dump(PROFILE.document(watcher.end))])
                 return
             await self._write(request, response, lines)
 

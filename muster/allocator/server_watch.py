@@ -23,7 +23,7 @@ from typing import Any, Final, NamedTuple
 
 from ansible_collections.muster.coordination.plugins.module_utils.decisions import allocator as decisions
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.allocator import Caller, Offer
-from muster.allocator.server_wire import Problem, dump, later
+from muster.http.wire import Problem, dump, later
 
 QUEUED: Final = 500  # changes that a watcher may be behind
 WATCHERS: Final = 512

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.keyspace import MAX_KEY_LENGTH
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.partition_copy import ROLES
-from muster.openapi import Schema, json_of, operation, query, refusal
+from muster.openapi import COMMON_WORDS, Schema, json_of, operation, query, refusal
 
 VERSION: Final = "1.0.0"  # of the contract
 TYPE: Final = "urn:muster:partitions:"
@@ -25,28 +25,25 @@ MAX_NUMBER: Final = 2**62
 
 # by word: the status, and a title
 WORDS: Final[Mapping[str, tuple[int, str]]] = {
-    "malformed": (400, "The request can't be understood"),
-    "unauthenticated": (401, "Nobody knows who asks"),
+    **COMMON_WORDS,
     "not-found": (404, "There is no such page"),
     "not-here": (404, "There is no such copy here"),
     "no-such-key": (404, "There is nothing under this key"),
-    "method": (405, "The page is not there for this method"),
-    "timeout": (408, "The request did not come in time"),
     "stale": (409, "Something newer has been seen"),
     "busy": (409, "What is here stands in the way"),
     "trimmed": (410, "That part of the log is gone: load anew"),
-    "too-large": (413, "The request is too large"),
     "not-mine": (421, "Another worker has this key"),
-    "internal": (500, "The worker failed"),
     "unserved": (503, "Nobody may serve this at the moment"),
-    "overloaded": (503, "Too much is going on"),
     "unknown": (504, "Nobody knows what becomes of this write"),
 }
 STATUS_WORDS: Final[Mapping[str, tuple[str, ...]]] = {
-    str(status): tuple(word for word, (of, _title) in WORDS.items() if of == status)
-    for status in sorted({status for status, _title in WORDS.values()})
+    **{
+        str(status): tuple(word for word, (of, _title) in WORDS.items() if of == status)
+        for status in sorted({status for status, _title in WORDS.values()})
+    },
+    **{"414": ("too-large",), "417": ("malformed",), "431": ("too-large",)},
 }
-OF_ALL: Final = ("400", "401", "408", "413", "500", "503")  # what any page may answer, that needs a token
+OF_ALL: Final = ("400", "401", "408", "413", "414", "431", "500", "503")  # what any page may answer, that needs a token
 VERBS: Final[Mapping[str, str]] = {
     "follow": "Have a copy that loads from another worker (`from`), and follows its log; where `from` is null, have an "
     "empty copy. A copy that no operation asked for (`assignment` and `uid` empty) is a follower's.",
@@ -172,6 +169,7 @@ def _keys() -> Schema:
                 "Put a value under a key",
                 done,
                 *refusals,
+                "417",
                 "504",
                 parameters=one,
                 body={"required": False, "description": "The value", "content": {"*/*": {}}},
@@ -233,6 +231,7 @@ def _control() -> Schema:
                 {"200": json_of("Done", "It is done, or was before")},
                 "404",
                 "409",
+                "417",
                 parameters=[verb],
                 body={"required": True, "content": content},
             )

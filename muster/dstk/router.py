@@ -12,7 +12,6 @@ through piece by piece, as fast as the client takes it.
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
 import time
 from collections import Counter
@@ -23,28 +22,19 @@ from typing import Any, Final, NamedTuple
 
 import aiohttp
 import prometheus_client
-from aiohttp.web import BaseRequest, Response, StreamResponse
+from aiohttp.web import BaseRequest, StreamResponse
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from yarl import URL
 
-from ansible_collections.muster.coordination.plugins.module_utils.errors import Malformed, MusterError
-from muster.allocator.server_connections import in_time, listen
+from ansible_collections.muster.coordination.plugins.module_utils.errors import MusterError
 from muster.dstk import openapi
 from muster.dstk.client import CONNECT_SECONDS, EPOCH, PARTITION, WORKER, Fate, fate_of, pause, problem
 from muster.dstk.directory import Place, Watched
 from muster.dstk.openapi import MAX_KEY, MAX_VALUE
-from muster.dstk.worker_http import (
-    Answer,
-    Connections,
-    Problem,
-    body_of,
-    epoch_of,
-    match_path,
-    once,
-    queries_of,
-    to_json,
-)
-from muster.process import parse_address, say
+from muster.dstk.worker_http import authenticate, epoch_of, match_path, once, profile, queries_of, scan_of
+from muster.http.connections import Connections, in_time, listen, send
+from muster.http.wire import Answer, Problem, answer, not_for, read_body
+from muster.process import say
 
 IN_FLIGHT: Final = 1024  # requests at a time; what comes beyond is refused
 DEADLINE: Final = 20.0  # seconds for a request with all its tries
@@ -54,6 +44,7 @@ LEAVE_SECONDS: Final = 5.0  # for requests in flight, at the end
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 PASSED: Final = (PARTITION, EPOCH, WORKER)  # headers that come from the worker
 PREFIX: Final = "muster_partition_router"
+PROFILE: Final = profile("muster-partition-router")
 
 
 class Asked(NamedTuple):
@@ -82,7 +73,6 @@ class Router:
         self._in_flight = 0
         self._retries = Counter[str]()
         self._connections: Connections | None = None
-        self._server: asyncio.Server | None = None
         self._requests = prometheus_client.Counter(
             f"{PREFIX}_requests", "Requests that were answered", ["method", "route", "status"], registry=registry
         )
@@ -95,22 +85,15 @@ class Router:
         """Serve from now on; the port. Raises Malformed."""
         connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=30)
         self._session = aiohttp.ClientSession(connector=connector, auto_decompress=False)
-        try:
-            sock = listen(*parse_address(address))
-        except OSError as error:
-            raise Malformed("listen", address, f"choose an address that is free here ({error.strerror})") from error
-        self._connections = Connections(self._handle)
-        self._server = await self._loop.create_server(self._connections, sock=sock)
+        sock = listen(address)
+        self._connections = Connections(self._handle, PROFILE, self._refused)
+        await self._connections.serve(sock)
         return int(sock.getsockname()[1])
 
     async def stop(self, seconds: float = LEAVE_SECONDS) -> None:
         """Take no more requests, and wait for those in flight, but not longer than so."""
-        if self._server and self._connections:
-            self._server.close()
-            self._connections.pre_shutdown()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(seconds + 1):
-                    await self._connections.shutdown(seconds)
+        if self._connections:
+            await self._connections.leave(seconds)
             await self._session.close()
 
     def changed(self) -> None:
@@ -131,26 +114,25 @@ class Router:
         try:
             route, key = _route(request)
             if key is None:
-                answer = self._page(route)
+                whole: Answer | StreamResponse = self._page(route)
             else:
-                self._authenticate(request)
+                authenticate(request, self._token())
                 async with self._room():
-                    answer_or_sent = await self._keys(request, route, key)
-                if isinstance(answer_or_sent, StreamResponse):
-                    self._count(method, route, answer_or_sent.status, began)
-                    return answer_or_sent
-                answer = answer_or_sent
+                    whole = await self._keys(request, route, key)
         except Problem as error:
-            answer = error.answer
+            whole = PROFILE.refusal(error)
         except MusterError as error:
-            answer = Problem("unserved", str(error)).answer  # its token can't be read
+            whole = PROFILE.refusal(Problem("unserved", str(error)))  # its token can't be read
         except (ConnectionError, asyncio.CancelledError):
             raise
         except Exception as error:
             say(logging.WARNING, "a request failed", route=route, error=repr(error))
-            answer = Problem("internal", "the router failed; its log says why", closes=True).answer
-        self._count(method, route, answer.status, began)
-        return await _send(request, answer)
+            whole = PROFILE.refusal(Problem("internal", "the server failed; its log says why", closes=True))
+        self._count(method, route, whole.status, began)
+        return await send(request, PROFILE.response(whole)) if isinstance(whole, Answer) else whole
+
+    def _refused(self, _request: BaseRequest, status: int) -> None:
+        self._count("other", "other", status, time.monotonic())
 
     def _count(self, method: str, route: str, status: int, began: float) -> None:
         seconds = time.monotonic() - began
@@ -168,16 +150,8 @@ class Router:
         finally:
             self._in_flight -= 1
 
-    def _authenticate(self, request: BaseRequest) -> None:
-        wanted = self._token()
-        scheme, _space, token = request.headers.get("Authorization", "").partition(" ")
-        is_right = scheme.lower() == "bearer" and hmac.compare_digest(token.strip().encode(), wanted.encode())
-        if wanted and not is_right:
-            challenge = {"WWW-Authenticate": 'Bearer realm="muster-partitions"'}
-            raise Problem("unauthenticated", "send the bearer token of these workers", headers=challenge, closes=True)
-
     async def _keys(self, request: BaseRequest, route: str, key: str) -> Answer | StreamResponse:
-        body = await body_of(request, MAX_VALUE if request.method == "PUT" else 0)
+        body = await read_body(request, MAX_VALUE if request.method == "PUT" else 0)
         method = "GET" if request.method == "HEAD" else request.method
         asked = Asked(method, route, key, request.raw_path, epoch_of(request) or 0, body if method == "PUT" else None)
         deadline = self._loop.time() + DEADLINE
@@ -249,15 +223,15 @@ class Router:
             case "/healthz":
                 if not self._directory.is_alive:
                     raise Problem("unserved", "a watch has ended")
-                return to_json({"ok": True})
+                return answer({"ok": True})
             case "/readyz":
                 if not self._directory.is_ready:
                     raise Problem("unserved", "the partitions are not known yet")
-                return to_json({"ok": True})
+                return answer({"ok": True})
             case "/metrics":
                 text = prometheus_client.generate_latest(self._registry)
                 return Answer(200, text, prometheus_client.CONTENT_TYPE_LATEST)
-        return to_json(document())
+        return answer(document())
 
     def collect(self) -> Any:
         """What prometheus_client asks for."""
@@ -296,30 +270,26 @@ def _route(request: BaseRequest) -> tuple[str, str | None]:
     path = request.raw_path.partition("?")[0]
     method = "GET" if request.method == "HEAD" else request.method
     if path in ("/healthz", "/readyz", "/metrics", "/openapi.json"):
-        return path, _allow(method, path, ("GET",), None)
+        return path, _allow(method, ("GET",), None)
     if path == "/v1/keys":
-        query = queries_of(request, "start", "end", "after", "limit")
-        for name in ("start", "end", "after"):
-            if len(query.get(name, "")) > MAX_KEY:
-                raise Problem("malformed", f"{name} is longer than a key can be: give {MAX_KEY} at most")
-        return path, _allow(method, path, ("GET",), query.get("after") or query.get("start", ""))
+        query = scan_of(request)
+        return path, _allow(method, ("GET",), query.get("after") or query.get("start", ""))
     names = match_path("/v1/keys/{key}", path.split("/"))
     if names is None or len(names[0]) > MAX_KEY:
         raise Problem("not-found", "there is no such page: /openapi.json says which there are", closes=True)
     queries_of(request)
-    return "/v1/keys/{key}", _allow(method, path, ("GET", "PUT", "DELETE"), names[0])
+    return "/v1/keys/{key}", _allow(method, ("GET", "PUT", "DELETE"), names[0])
 
 
-def _allow(method: str, _path: str, allowed: tuple[str, ...], key: str | None) -> str | None:
+def _allow(method: str, allowed: tuple[str, ...], key: str | None) -> str | None:
     if method not in allowed:
-        allow = ", ".join(("HEAD", *allowed))
-        raise Problem("method", f"that page is there for {allow}", headers={"Allow": allow}, closes=True)
+        raise not_for(("HEAD", *allowed), closes=True)
     return key
 
 
 async def _stream(request: BaseRequest, source: aiohttp.ClientResponse, headers: Mapping[str, str]) -> StreamResponse:
     """Pass an answer on, a piece at a time. Raises _Broken where it ends too early."""
-    response = StreamResponse(status=200, headers={**SAFETY, **headers})
+    response = StreamResponse(status=200, headers={**PROFILE.headers, **headers})
     if source.content_length is not None:
         response.content_length = source.content_length
     await in_time(request, response.prepare(request))
@@ -332,19 +302,5 @@ async def _stream(request: BaseRequest, source: aiohttp.ClientResponse, headers:
         if request.transport is not None:
             request.transport.abort()
         raise _Broken from error
-    await in_time(request, response.write_eof())
-    return response
-
-
-SAFETY: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Server": "muster-partition-router"}
-
-
-async def _send(request: BaseRequest, answer: Answer) -> StreamResponse:
-    is_empty = answer.status == HTTPStatus.NO_CONTENT
-    headers = {**SAFETY, **({} if is_empty else {"Content-Type": answer.content_type}), **answer.headers}
-    response = Response(status=answer.status, body=None if is_empty else answer.body, headers=headers)
-    if answer.closes:
-        response.force_close()
-    await in_time(request, response.prepare(request))
     await in_time(request, response.write_eof())
     return response

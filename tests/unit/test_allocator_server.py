@@ -30,9 +30,10 @@ from ansible_collections.muster.coordination.tests.support.allocator_server impo
     offer,
     until,
 )
-from muster.allocator import server, server_connections, server_routes, server_wire
+from muster.allocator import server, server_routes, server_wire
 from muster.allocator.auth import NotReviewed
 from muster.allocator.server import Server
+from muster.http import connections, wire
 
 CREATE = b"POST /v1/instances HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ann\r\nIdempotency-Key: k\r\n"
 JSON = b"Content-Type: application/json\r\n"
@@ -309,7 +310,7 @@ def test_what_is_not_called_json_is_not_read_as_json(service: Service, kind: str
 def test_a_body_that_does_not_come_is_waited_for_a_while_only(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_wire, "BODY_SECONDS", 0.2)
+    monkeypatch.setattr(wire, "BODY_SECONDS", 0.2)
     refused = service.ann.raw(CREATE + JSON + b"Content-Length: 9\r\n\r\n{")
     assert (refused.status, refused.word) == (408, "timeout")
 
@@ -369,7 +370,8 @@ def test_connect_is_no_method_here(service: Service) -> None:
 
 
 def test_no_more_connections_than_there_may_be(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_connections, "CONNECTIONS", 3)
+    kept: Any = service.server._connections
+    monkeypatch.setattr(kept, "profile", kept.profile._replace(connections=3))
     idle = [socket.create_connection(("127.0.0.1", service.server.port)) for _ in range(3)]
     until("they are open", lambda: service.server._connections.open == 3)
     refused = service.ann("GET", "/healthz")
@@ -384,7 +386,7 @@ def test_no_more_connections_than_there_may_be(service: Service, monkeypatch: py
 
 @pytest.mark.parametrize("begun", [b"", b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: "])
 def test_who_sends_no_whole_request_is_hung_up_on(monkeypatch: pytest.MonkeyPatch, begun: bytes) -> None:
-    monkeypatch.setattr(server_connections, "SILENT_SECONDS", 0.3)
+    monkeypatch.setattr(server, "PROFILE", server_wire.PROFILE._replace(silent_seconds=0.3))
     service = Service()
     with socket.create_connection(("127.0.0.1", service.server.port), timeout=10) as sock:
         sock.sendall(begun)
@@ -393,7 +395,7 @@ def test_who_sends_no_whole_request_is_hung_up_on(monkeypatch: pytest.MonkeyPatc
 
 
 def test_who_does_not_read_the_answer_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_connections, "WRITE_SECONDS", 0.3)
+    monkeypatch.setattr(connections, "WRITE_SECONDS", 0.3)
     service = Service()
     names = [created(service.ann, f"k{n}", parameters={"Words": "x" * 200}) for n in range(100)]
     request = b"GET /v1/instances?limit=500 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ann\r\n\r\n"

@@ -19,6 +19,7 @@ from ansible_collections.muster.coordination.tests.support.allocator_contract im
 from ansible_collections.muster.coordination.tests.support.allocator_server import Service
 from muster.allocator import openapi, server_wire
 from muster.allocator.server_routes import ROUTES
+from muster.http.wire import dump
 
 CONFIG_ONLY = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "{{.Name}}"}}
 
@@ -47,7 +48,7 @@ def test_what_is_described_is_what_is_served(service: Service) -> None:
     described = {(method.upper(), path) for path, of in document["paths"].items() for method in of}
     pages = {("GET", path) for path in ("/healthz", "/readyz", "/metrics", "/openapi.json")}
     assert described == {(route.method, route.path) for route in ROUTES} | pages
-    assert document == json.loads(server_wire.dump(openapi.document(service.offer)))
+    assert document == json.loads(dump(openapi.document(service.offer)))
 
 
 def test_each_word_of_a_refusal_is_described() -> None:

@@ -17,9 +17,10 @@ import pytest
 
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.allocator import Caller
 from ansible_collections.muster.coordination.tests.support.allocator_server import Client, Service, until
-from muster.allocator import server_connections, server_watch
+from muster.allocator import server_watch
 from muster.allocator.auth import NotReviewed
 from muster.allocator.server_watch import Hub, Watcher
+from muster.http import connections
 
 SOON = 0.05  # seconds between bookmarks, where a test waits for one
 BOOKMARKS = 60  # and how many lines it waits
@@ -173,7 +174,7 @@ def test_a_slow_client_is_ended_with_a_problem_and_only_this_one(monkeypatch: py
 
 def test_a_client_that_reads_nothing_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_watch, "QUEUED", 5)
-    monkeypatch.setattr(server_connections, "WRITE_SECONDS", 0.3)
+    monkeypatch.setattr(connections, "WRITE_SECONDS", 0.3)
     service = Service()
     name = created(service, service.ann)
     with socket.socket() as stuck:

@@ -28,7 +28,7 @@ from ansible_collections.muster.coordination.plugins.module_utils.verbs.partitio
 )
 from ansible_collections.muster.coordination.tests.support.memory_api import MemoryApi
 from ansible_collections.muster.coordination.tests.support.semaphore_lab import until
-from muster.dstk import openapi, worker_http
+from muster.dstk import openapi
 from muster.dstk.worker import VERBS, Settings, Worker
 from muster.dstk.worker_http import Pages
 from muster.dstk.worker_lease import WorkerLease
@@ -38,6 +38,7 @@ TOKEN = "the-token"
 SETTINGS = """\
 [checks]
 positive_data_acceptance.expected-statuses = ["2xx", "400", "401", "404", "409", "410", "413", "421", "503"]
+negative_data_rejection.expected-statuses = ["400", "401", "404", "405", "409", "413", "414", "5xx"]
 """
 
 
@@ -78,7 +79,7 @@ class Served:
         settings = Settings("w-0", "default", "ns", "run", self.token)
         api: Any = self.api
         self.worker = Worker(settings, api, self._directory / "data", lease)
-        pages = Pages(self.worker, prometheus_client.CollectorRegistry())
+        self.pages = pages = Pages(self.worker, prometheus_client.CollectorRegistry())
         self.port = await pages.start("127.0.0.1:0")
         await self.worker.start()
         self._began.set()
@@ -192,7 +193,7 @@ def test_only_pages_of_the_process_need_no_token(served: Served) -> None:
     for path in ("/healthz", "/readyz", "/metrics", "/openapi.json"):
         assert served.ask("GET", path, Authorization="")[0] == 200
     for method, path in (("GET", "/v1/worker"), ("PUT", "/v1/keys/a"), ("POST", "/v1/control/fence")):
-        for token in ("", "Bearer", "Bearer other", f"Basic {TOKEN}"):
+        for token in ("", "Bearer", "Bearer other", "Bearer \xff", f"Basic {TOKEN}"):
             assert served.word(method, path, Authorization=token) == "unauthenticated"
     served.token.write_text("another")
     os.utime(served.token, (1, 1))
@@ -219,6 +220,8 @@ def test_only_pages_of_the_process_need_no_token(served: Served) -> None:
         (("GET", "/v1/replication/p/log?wait=31"), "malformed"),
         (("POST", "/v1/control/destroy", {"partition": "p"}), "not-found"),
         (("POST", "/v1/control/fence", b"{"), "malformed"),
+        (("POST", "/v1/control/fence", b'{"partition": "p", "epoch": 9, "epoch": 2}'), "malformed"),
+        (("POST", "/v1/control/fence", b"[" * 99 + b"]" * 99), "malformed"),
         (("POST", "/v1/control/fence", []), "malformed"),
         (("POST", "/v1/control/fence", {"partition": "p", "epoch": -1}), "malformed"),
         (("POST", "/v1/control/fence", {"partition": "p", "epoch": 9, "keySpace": "other"}), "malformed"),
@@ -304,8 +307,15 @@ def test_a_read_whose_right_is_lost_while_it_is_read_is_not_answered(served: Ser
     assert served.word("GET", "/v1/keys/a") == "unserved"
 
 
+def test_what_is_no_request_is_refused_in_the_same_form_and_counted(served: Served) -> None:
+    status, document, headers = served.ask("GET", "/healthz", X="a" * 9000)
+    assert (status, document["type"]) == (431, f"{openapi.TYPE}too-large") and headers["Muster-Worker"] == "w-0"
+    assert b'method="other",route="other",status="431"} 1.0' in served.ask("GET", "/metrics")[1]
+
+
 def test_connections_beyond_the_bound_are_hung_up_on(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_http, "CONNECTIONS", 0)
+    connections: Any = served.pages._connections
+    monkeypatch.setattr(connections, "profile", connections.profile._replace(connections=0))
     assert served.word("GET", "/healthz") == "overloaded"
 
 
