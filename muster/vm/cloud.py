@@ -35,6 +35,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import prometheus_client
 
 from ansible_collections.muster.coordination.plugins.module_utils.errors import Malformed
+from muster.http import strict_json
 from muster.process import BoundedServer, parse_address, say
 from muster.vm.cloud_pages import ROUTES, Answer, Cloud, Request, Route
 from muster.vm.cloud_store import Store
@@ -205,9 +206,9 @@ class _Handler(BaseHTTPRequestHandler):
         if not content:
             return {}
         try:
-            document = json.loads(content)
-        except (ValueError, RecursionError) as error:
-            raise NotUnderstood(f"the body is not JSON: {error}") from error
+            document = strict_json.parse(content)
+        except strict_json.NotJson as error:
+            raise NotUnderstood(str(error)) from None
         if not isinstance(document, dict):
             raise NotUnderstood("the body is not a JSON object")
         return document

@@ -9,7 +9,7 @@ from __future__ import annotations
 from ansible_collections.muster.coordination.tests.mutants.semaphore import Mutant
 
 HERE = "muster/allocator"
-HTTP, CONNECTIONS = "muster/http/wire.py", "muster/http/connections.py"
+HTTP, CONNECTIONS, STRICT = (f"muster/http/{name}.py" for name in ("wire", "connections", "strict_json"))
 AUTH, WIRE, WATCH, ROUTES = (f"{HERE}/{name}.py" for name in ("auth", "server_wire", "server_watch", "server_routes"))
 SERVER, STREAM, PROBLEMS = (f"{HERE}/{name}.py" for name in ("server", "server_stream", "server_problems"))
 POOL = f"{HERE}/server_pool.py"
@@ -62,9 +62,9 @@ MUTANTS = (
     planted("what is wrong with a ledger is told to anybody", "open", PROBLEMS, "case Malformed() if not error.field.startswith(ledger.KEY):", "case Malformed():", "server none_of_their_business"),
     # bounds
     planted("chunks have no bound", "A7", HTTP, "if len(content) > most:", "if len(content) > 10**9:", "server chunks_has"),
-    planted("depth is the parser's", "A7", HTTP, "if depth > MAX_DEPTH:", "if depth > 10**9:", "server by_the_letter"),
-    planted("a string without an end is looked for again and again", "A7", HTTP, '*+"?|', '*"|', "server by_the_letter"),
-    planted("brackets in strings are depth", "A7", HTTP, """r'"(?:[^"\\\\]|\\\\.)*+"?|[\\[\\]{}]'""", "r'[\\[\\]{}]'", "server brackets_in_strings"),
+    planted("depth is the parser's", "A7", STRICT, "if depth > MAX_DEPTH:", "if depth > 10**9:", "server by_the_letter"),
+    planted("a string without an end is looked for again and again", "A7", STRICT, '*+"?|', '*"|', "server by_the_letter"),
+    planted("brackets in strings are depth", "A7", STRICT, """r'"(?:[^"\\\\]|\\\\.)*+"?|[\\[\\]{}]'""", "r'[\\[\\]{}]'", "server brackets_in_strings"),
     planted("what is compressed is not looked for", "A7", WIRE, 'if request.headers.get("Content-Encoding", "identity").lower() != "identity" and', "if False and", "server compressed"),
     planted("any number of calls may wait", "A7", POOL, "self.calls >= self._limit", "False", "server more_than_may_wait"),
     planted("a place is free when nobody waits", "A7", SERVER, "return await asyncio.wrap_future(self._calls.submit(what))", "future = self._calls.submit(what)\n        self._calls.calls -= 1\n        return await asyncio.wrap_future(future)", "server place_is_taken"),
@@ -74,8 +74,8 @@ MUTANTS = (
     planted("any number of tokens is kept", "A7", AUTH, "while len(kept) > bound:", "while False:", "auth is_bounded"),
     planted("each asks for itself", "A7", AUTH, "            asked = self._asking.get(digest)\n", "            asked = None\n", "auth same_time"),
     # read in one way only
-    planted("the last of two keys counts", "strict", HTTP, "        if key in found:\n            raise Problem(\"malformed\", f\"the body has", "        if False:\n            raise Problem(\"malformed\", f\"the body has", "server by_the_letter"),
-    planted("NaN is a number", "strict", HTTP, "    if not math.isfinite(number):\n", "    if False:\n", "server by_the_letter"),
+    planted("the last of two keys counts", "strict", STRICT, "        if key in found:\n            raise NotJson(f\"the body has", "        if False:\n            raise NotJson(f\"the body has", "server by_the_letter"),
+    planted("NaN is a number", "strict", STRICT, "    if not math.isfinite(number):\n", "    if False:\n", "server by_the_letter"),
     planted("one of two values in the URL counts", "strict", HTTP, "        if name in found:\n", "        if False:\n", "server what_can_not_be"),
     planted("an unknown value in the URL is ignored", "strict", HTTP, "        if name not in names:\n", "        if name not in names:\n            continue\n        if False:\n", "server what_can_not_be"),
     planted("one of two idempotency keys counts", "strict", ROUTES, "if len(keys) != 1:", "if not keys:", "server has_one_key"),
