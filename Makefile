@@ -37,6 +37,8 @@ PYTEST = $(PYTHON) -m pytest --junitxml=build/junit/$@.xml
 LONG_MUTANTS = $(patsubst %,tests/mutants/test_%_mutants.py,controllers template allocator_clients allocator_server)
 # Tests with a short form, which is in make test, and a long one, in make soak (MUSTER_FORM=long).
 LONG_TESTS = $(patsubst %,tests/integration/test_%.py,exactly_once swarm_storm allocator_controller)
+# That of the distributor kills the API server, so it is run alone; the others two at a time, for mostly they wait.
+OTHER_SCENARIOS := $(filter-out molecule-distributor,$(patsubst molecule/%/molecule.yml,molecule-%,$(wildcard molecule/*/molecule.yml)))
 SHELL_SCRIPTS = $(shell git ls-files '*.sh' .ci/run)
 
 export MOLECULE_GLOB := molecule/*/molecule.yml
@@ -63,7 +65,7 @@ test: $(VENV_STAMP) ## everything that proves it, with a summary (the first run 
 
 .PHONY: test-unit
 test-unit: $(VENV_STAMP) ## the code, without a cluster, in less than a minute
-	$(PYTEST) --numprocesses 2 -m 'not cluster' tests/unit tests/cluster
+	$(PYTEST) --numprocesses 2 -m 'not cluster and not peers' tests/unit tests/cluster
 
 .PHONY: test-model
 test-model: $(VENV_STAMP) ## the decisions: random histories, and every state of small worlds
@@ -97,12 +99,18 @@ test-browser: $(VENV_STAMP) ## the allocator's page in a real Chromium, on a sta
 	$(ON_CONTROL_PLANE) $(PYTEST) tests/browser
 
 .PHONY: test-molecule
-test-molecule: image ## role, chart and sidecar on real Pods
-	$(ON_NODE) molecule test --all
+test-molecule: image ## roles, charts and processes on real Pods
+	$(ON_NODE) molecule test --scenario-name distributor
+	$(ON_NODE) $(MAKE) --jobs 2 --output-sync=target $(OTHER_SCENARIOS)
+
+# One scenario, of an image that is loaded: make molecule-partitions.
+.PHONY: $(OTHER_SCENARIOS)
+$(OTHER_SCENARIOS): molecule-%:
+	molecule test --scenario-name $*
 
 .PHONY: test-installed
 test-installed: image ## the playbook out of the installed tarball, from a terminal and as AWX does; what the chart promises
-	$(ON_NODE) $(PYTEST) tests/e2e
+	$(ON_NODE) $(PYTEST) --numprocesses 2 --dist loadfile tests/e2e
 
 ##@ Quality gates
 
@@ -212,6 +220,7 @@ distributor_delete: $(VENV_STAMP) ## remove the chart and namespace distributor
 .PHONY: bench
 bench: $(VENV_STAMP) ## claims a second beside other locks, time without a leader beside other elections, jobs moved beside hash rings, … (80 minutes)
 	$(PYTHON) -m pip install --quiet --require-hashes --requirement requirements/bench.lock
+	$(PYTEST) -m peers tests/unit
 	$(PYTHON) -m bench
 
 .PHONY: soak

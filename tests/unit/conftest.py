@@ -13,6 +13,10 @@ import pytest
 LOG = logging.getLogger("muster")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "peers: needs a package that comes with `make bench` only, which runs it")
+
+
 @pytest.fixture(autouse=True)
 def the_log_as_it_was() -> Iterator[None]:
     """A command that runs here sets up the log, and the next test counts what is logged."""

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from bench import placement as bench
 from bench import placement_child as child
-from bench import placement_optimum, placement_peers, placement_traces
+from bench import placement_optimum, placement_traces
 from bench import placement_report as report
 from bench.placement_count import count
 from bench.placement_optimum import Optimum, by_formula, by_solver
@@ -200,15 +200,16 @@ class TestBounds:
         assert missed == {"swapped": ["more_moves"], "lopsided": ["less_level"], "same": []}
 
 
+def peer_of_a_test(name: str) -> Any:
+    """Of those that come with `make bench` only, a test that runs there."""
+    return pytest.param(name, marks=() if PEERS[name].package in (MODEL, OURS, SOLVER) else pytest.mark.peers)
+
+
 @pytest.mark.filterwarnings("ignore:(read|open)_text is deprecated:DeprecationWarning")  # in kafka-python
 class TestPeers:
-    @pytest.mark.parametrize("name", PEERS)
+    @pytest.mark.parametrize("name", [peer_of_a_test(name) for name in PEERS])
     def test_each_places_every_job_where_it_may_run_and_then_lets_it_be(self, name: str) -> None:
         peer = PEERS[name]
-        try:
-            peer.version()
-        except placement_peers.Absent as absent:
-            pytest.skip(str(absent))
         listed = [*jobs(*(f"plain-{number}" for number in range(40))), *jobs(*map(str, range(20)), group="gpu")]
         workers = [*pool("w-1", "w-2", "w-10"), *pool("w-11", "w-12", takes=frozenset({"gpu", ""}))]
         placer = peer.make()
@@ -216,9 +217,8 @@ class TestPeers:
         found = count(listed, workers, first, placer(listed, workers, first))
         assert (found.unplaced, found.broken, found.moves, found.restarts) == (0, 0, 0, 0)
 
-    @pytest.mark.parametrize("name", ["ring", "ring-100", "rendezvous"])
+    @pytest.mark.parametrize("name", [peer_of_a_test(name) for name in ("ring", "ring-100", "rendezvous")])
     def test_a_worker_that_leaves_a_hash_moves_its_own_jobs_only(self, name: str) -> None:
-        pytest.importorskip({"rendezvous": "clandestined"}.get(name, "uhashring"), reason="for the benchmarks only")
         listed, workers, placer = jobs(*map(str, range(60))), pool("a", "b", "c", "d"), PEERS[name].make()
         first = {worker: list(own) for worker, own in placer(listed, workers, {}).items()}
         found = count(listed, workers[:-1], first, placer(listed, workers[:-1], first))
