@@ -4,8 +4,9 @@
 """The controller of Assignments: does the steps of `decisions/operations.py`, one after the other.
 
 Before each effect the term is asked whether it may still act. After a conflict, a lost answer, or what is there or gone
-against expectation, all that was seen is forgotten, and the Assignment is read anew. Short waits, while workers load or
-nobody serves, are waited here; longer ones give the thread to other Assignments.
+against expectation, all that was seen is forgotten, and the Assignment is read anew. What does not depend on one
+another, of several steps and of several reads, is done by a few threads at the same time. Short waits, while workers
+load or nobody serves, are waited here; longer ones give the thread to other Assignments.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from ansible_collections.muster.coordination.plugins.module_utils.api import (
     AlreadyExists,
@@ -51,6 +53,7 @@ from ansible_collections.muster.coordination.plugins.module_utils.decisions.oper
     Replace,
     Report,
     Seen,
+    Several,
     Step,
     Survey,
     Wait,
@@ -77,7 +80,8 @@ from muster.frame.beside import Beside
 from muster.frame.cache import key_of
 from muster.process import say
 
-STEPS: Final = 4000  # in one go; a batch of 200 takes 200 claims, calls, promotions, and 400 writes after them
+STEPS: Final = 4000  # in one go; most are looks at who loads, or at whether a fence is acknowledged
+AT_ONCE: Final = 8  # requests at the same time, of one Assignment, where there are several to do
 AGAIN_SECONDS: Final = 0.1  # after so many steps
 SHORT_SECONDS: Final = 0.5  # a wait that is shorter is waited here
 INSIDE_SECONDS: Final = 10.0  # of short waits in one go, while nobody serves
@@ -90,6 +94,8 @@ REMEMBERED: Final = 10_000  # Assignments of which something is remembered
 
 Object = dict[str, Any]
 Key = tuple[str, str, str]
+One = TypeVar("One")
+Answer = TypeVar("Answer")
 
 
 class Tell(Protocol):
@@ -175,6 +181,7 @@ class _Turn:
     tried: set[Key] = field(default_factory=set)
     waited: float = 0.0  # seconds, inside
     troubles: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)  # for what several threads learn at the same time
 
     @property
     def key(self) -> str:
@@ -229,19 +236,21 @@ class Assignments:
         tell: Tell,
         *,
         keep_seconds: float = 3600.0,
+        at_once: int = AT_ONCE,
         metrics: OperationMetrics | None = None,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """`space_of`: the KeySpace of this namespace and name, as a cache has it. `keep_seconds`: for so long what is
-        over can be looked at."""
+        over can be looked at. `at_once`: of one Assignment so many requests are made at the same time."""
         self._api, self._workers, self._client, self._space_of, self._tell = api, workers, client, space_of, tell
         self._keep_seconds, self._metrics = keep_seconds, metrics or OperationMetrics()
         self._clock, self._now, self._sleep = clock, now, sleep
         self._memories: dict[str, _Memory] = {}  # by uid
         self._news: set[str] = set()  # keys of Assignments of which something else has changed
         self._lock = threading.Lock()
+        self._at_once = at_once
         self.board = Board()
         self.wake: Callable[[str], None] = lambda key: None  # has another one looked at
 
@@ -353,40 +362,61 @@ class Assignments:
     def _do(self, step: Step, turn: _Turn, memory: _Memory, term: Term) -> None:
         match step:
             case ReadPartitions(names):
-                turn.partitions |= {name: self._get(PARTITIONS, name, turn) for name in names}
+                turn.partitions |= self._read_each(PARTITIONS, names, turn)
             case Inspect(names):
-                turn.others |= {name: self._get(ASSIGNMENTS, name, turn) for name in names}
+                turn.others |= self._read_each(ASSIGNMENTS, names, turn)
             case Survey(names):
                 turn.overlapping = self._survey(names, turn)
             case Ask(workers):
-                for worker in workers:
-                    turn.reports[worker] = self._ask(worker, turn)
-                self._look_whether_served(turn, memory)
-            case Call():
-                term.check()
-                self._call(step, turn)
+                turn.reports |= zip(workers, self._each(lambda worker: self._ask(worker, turn), workers), strict=True)
                 self._look_whether_served(turn, memory)
             case Write():
                 term.check()
                 memory.writes += 1
                 self._write(step, turn, memory, term)
-            case Replace(desired, subresource, fences):
-                term.check()
-                memory.writes += 1
-                self._replace(desired, subresource, fences, turn, memory)
+            case Several(steps):
+                self._each(lambda one: self._effect(one, turn, memory, term), steps)
+                self._look_whether_served(turn, memory)
+            case Call() | Replace() | Make() | Remove():
+                self._effect(step, turn, memory, term)
+                self._look_whether_served(turn, memory)
+
+    def _effect(self, step: Call | Replace | Make | Remove, turn: _Turn, memory: _Memory, term: Term) -> None:
+        """In any thread, beside others of the same turn."""
+        term.check()
+        if isinstance(step, Call):
+            if turn.reports.get(step.worker) is not UNREACHABLE:  # as one of the others has just found it
+                self._call(step, turn)
+            return
+        metadata = (step.obj if isinstance(step, Remove) else step.desired)["metadata"]
+        name = metadata["name"]
+        with turn.lock:
+            memory.writes += 1
+            turn.partitions.pop(name, None)
+            if isinstance(step, Replace) and step.fences:
+                turn.forget_reports()
+                memory.fenced = self._clock() if memory.fenced is None else memory.fenced
+        match step:
             case Make(desired):
-                term.check()
-                memory.writes += 1
-                name = desired["metadata"]["name"]
-                turn.partitions.pop(name, None)
                 turn.partitions[name] = self._api.create(PARTITIONS, desired)
-            case Remove(obj):
-                term.check()
-                memory.writes += 1
-                at = obj["metadata"]
-                turn.partitions.pop(at["name"], None)
-                preconditions = {"uid": at["uid"], "resource_version": at["resourceVersion"]}
-                self._api.delete(PARTITIONS, at["name"], at["namespace"], **preconditions)
+            case Replace(desired, subresource):
+                turn.partitions[name] = self._api.replace(PARTITIONS, desired, subresource)
+            case Remove():
+                at = {"uid": metadata["uid"], "resource_version": metadata["resourceVersion"]}
+                self._api.delete(PARTITIONS, name, metadata["namespace"], **at)
+
+    def _each(self, what: Callable[[One], Answer], of: Sequence[One]) -> list[Answer]:
+        """Do this with each, several at the same time; what came of it, in the same order.
+
+        Raises what one raised, when no thread is at work any more; what was not begun by then is left.
+        """
+        if self._at_once < 2 or len(of) < 2:
+            return [what(one) for one in of]
+        with ThreadPoolExecutor(min(self._at_once, len(of)), "beside") as pool:
+            return list(pool.map(what, of))
+
+    def _read_each(self, resource: Resource, names: Sequence[str], turn: _Turn) -> dict[str, Object | None]:
+        return dict(zip(names, self._each(lambda name: self._get(resource, name, turn), names), strict=True))
 
     def _get(self, resource: Resource, name: str, turn: _Turn) -> Object | None:
         try:
@@ -411,7 +441,8 @@ class Assignments:
             return UNREACHABLE
 
     def _call(self, step: Call, turn: _Turn) -> None:
-        turn.tried.add(step.key)
+        with turn.lock:
+            turn.tried.add(step.key)
         body, at = dict(step.body), (turn.namespace, turn.space_name)
         for end in ("from", "to"):
             peer = body.get(end)
@@ -426,12 +457,14 @@ class Assignments:
             return
         except Unreachable as error:
             say(logging.INFO, "a worker does not answer", worker=step.worker, verb=step.verb, why=str(error))
-            turn.reports[step.worker] = UNREACHABLE
+            with turn.lock:
+                turn.reports[step.worker] = UNREACHABLE
             return
-        known = turn.reports.get(step.worker)
-        if isinstance(known, Report):
-            others = {name: one for name, one in known.copies.items() if name != partition}
-            turn.reports[step.worker] = Report({**others, partition: copy} if copy else others)
+        with turn.lock:
+            known = turn.reports.get(step.worker)
+            if isinstance(known, Report):
+                others = {name: one for name, one in known.copies.items() if name != partition}
+                turn.reports[step.worker] = Report({**others, partition: copy} if copy else others)
 
     def _seconds(self, turn: _Turn) -> float:
         return call_seconds(turn.space.fence_seconds if turn.space else 5.0)
@@ -451,15 +484,6 @@ class Assignments:
         if phase == COMMITTED:
             self._hint(turn, term)
             self._look_whether_served(turn, memory)
-
-    def _replace(self, desired: Object, subresource: str, fences: bool, turn: _Turn, memory: _Memory) -> None:
-        name = desired["metadata"]["name"]
-        turn.partitions.pop(name, None)
-        if fences:
-            turn.forget_reports()
-            if memory.fenced is None:
-                memory.fenced = self._clock()
-        turn.partitions[name] = self._api.replace(PARTITIONS, desired, subresource)
 
     def _hint(self, turn: _Turn, term: Term) -> None:
         """It is decided, and nobody serves: have the new owner look at once. Nothing rests on that."""
@@ -623,6 +647,8 @@ def _spelled(step: Step) -> str:
     match step:
         case Call(worker, verb, body):
             return f"Call {worker} {verb} {body['partition']}"
+        case Several(steps):
+            return f"{len(steps)} at once, the first: {_spelled(steps[0])}"
         case Replace(desired) | Make(desired) | Remove(desired):
             return f"{type(step).__name__} {desired['metadata']['name']}"
         case Write():

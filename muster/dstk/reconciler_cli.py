@@ -15,7 +15,7 @@ from ansible_collections.muster.coordination.plugins.module_utils.api import Api
 from ansible_collections.muster.coordination.plugins.module_utils.errors import Malformed
 from ansible_collections.muster.coordination.plugins.module_utils.verbs.partitions import ASSIGNMENTS, KEY_SPACES
 from muster import process
-from muster.dstk.reconciler import Assignments, PartitionsBeside
+from muster.dstk.reconciler import AT_ONCE, Assignments, PartitionsBeside
 from muster.dstk.reconciler_metrics import OperationMetrics
 from muster.dstk.workers import WorkerClient, Workers
 from muster.frame.beside import Beside
@@ -78,7 +78,7 @@ class WorkersOptions(FrameOptions):
 
 def _run(args: argparse.Namespace) -> int:
     process.set_up_logs(args.log_format, args.verbose)
-    api, connected = connect(args, connections=max(4, args.workers))
+    api, connected = connect(args, connections=max(4, args.workers) + AT_ONCE)
     return made(args, api, own_namespace(args, connected, os.environ)).run()
 
 
@@ -90,7 +90,7 @@ def made(args: argparse.Namespace, api: Api, namespace: str) -> Controller:
     workers = Workers(api, watched)
     spaces = Cache(api, KEY_SPACES, watched)
     metrics = OperationMetrics()
-    client = WorkerClient(args.token_file, connections=args.workers)
+    client = WorkerClient(args.token_file, connections=args.workers + AT_ONCE)
     looked_after: list[Assignments] = []
     beside: list[Beside] = [workers]
 

@@ -218,10 +218,8 @@ class WorkerClient:
     ) -> dict[str, Copy]:
         """What it has of these partitions, or of all. Raises Unreachable, also where another worker answers."""
         wanted = set(partitions)
-        query = urlencode([("partition", name) for name in sorted(wanted)])
-        status, document = self._request("GET", address, f"/v1/worker{'?' if query else ''}{query}", None, timeout)
-        if status == 400 and len(wanted) > 1:  # it knows the parameter only once
-            status, document = self._request("GET", address, "/v1/worker", None, timeout)
+        query = f"?{urlencode({'partition': next(iter(wanted))})}" if len(wanted) == 1 else ""  # it takes one
+        status, document = self._request("GET", address, f"/v1/worker{query}", None, timeout)
         if status != 200 or not isinstance(document, dict) or document.get("worker") != worker:
             raise Unreachable(f"{worker} at {address or 'no address'} answers {status}, or is another worker")
         try:

@@ -144,6 +144,12 @@ batch = Story(
     (Worker("w1"), Worker("w2")),
     later=(assignment("b", MOVE, partition="p", **{"from": "w1", "to": "w2"}),),
 )
+ROLES = [{"partition": "p", "primary": "w1"}, {"partition": "q", "primary": "w2"}]
+batches = Story(
+    FRESH,
+    (assignment("a", NEW, partitions=ROLES), assignment("b", NEW, partitions=ROLES)),
+    (Worker("w1"), Worker("w2")),
+)
 reborn = Story(ONE, (MOVE_P,), BOTH, later=(assignment("a", MOVE, uid="other", **MOVED),), deletions=1)
 
 quick = {"stale": False, "reads": False}  # two that act on old reads are in the others
@@ -170,6 +176,7 @@ STORIES = {
     "move, late calls, deleted": replace(move, late=1, deletions=1, reconcilers=1, **quick),
     "move, calls come twice, two workers are lost": replace(move, twice=1, losses=2, **quick),
     "two new ones overlap": replace(overlapping, times=False, **quick),
+    "two batches of the same partitions": replace(batches, times=False, writes=0, **quick),
     "a move and a split of one partition": replace(race, times=False, **quick),
     "a follower is called up": replace(failover, **one),
     "a follower is called up, two": replace(failover, late=1, times=False, **quick),

@@ -8,6 +8,7 @@ A worker's data is one number for each copy, its position: who loads has all tha
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -136,6 +137,7 @@ class Site:
         self.monotonic = 100.0
         self.told: list[tuple[str, str]] = []
         self.effects: list[str] = []
+        self.lock = threading.RLock()  # of several threads one after the other calls workers, and is told of
         self.after_effect: Callable[[str], None] = lambda what: None
         self.kind(KEY_SPACES, "default", {"keyLength": 4, "graceSeconds": 0, **space})
         for name in workers:
@@ -214,31 +216,34 @@ class Site:
     def copies(
         self, worker: str, address: str, partitions: Iterable[str] = (), *, timeout: float = 1.0
     ) -> dict[str, Copy]:
-        found = self._reach(worker, address)
-        found.load()
-        found.look()
-        wanted = set(partitions)
-        return {name: copy for name, copy in found.copies.items() if not wanted or name in wanted}
+        with self.lock:
+            found = self._reach(worker, address)
+            found.load()
+            found.look()
+            wanted = set(partitions)
+            return {name: copy for name, copy in found.copies.items() if not wanted or name in wanted}
 
     def call(
         self, worker: str, address: str, verb: str, body: Mapping[str, Any], *, timeout: float = 1.0
     ) -> Copy | None:
-        found = self._reach(worker, address)
-        order = partition_copy.order_of(body)
-        for end in ("from", "to"):
-            if body.get(end):
-                assert body[end]["address"] == ADDRESS.format(body[end]["worker"])
-        found.load()
-        if verb in ("promote", "resume"):
-            found.look()
-        else:
-            found.apply(getattr(partition_copy, verb)(found.copies, order))
-        self.effect(f"{verb} {worker} {body['partition']}")
-        return found.copies.get(body["partition"])
+        with self.lock:
+            found = self._reach(worker, address)
+            order = partition_copy.order_of(body)
+            for end in ("from", "to"):
+                if body.get(end):
+                    assert body[end]["address"] == ADDRESS.format(body[end]["worker"])
+            found.load()
+            if verb in ("promote", "resume"):
+                found.look()
+            else:
+                found.apply(getattr(partition_copy, verb)(found.copies, order))
+            self.effect(f"{verb} {worker} {body['partition']}")
+            return found.copies.get(body["partition"])
 
     def effect(self, what: str) -> None:
-        self.effects.append(what)
-        self.after_effect(what)
+        with self.lock:
+            self.effects.append(what)
+            self.after_effect(what)
 
     def _reach(self, worker: str, address: str) -> MemoryWorker:
         if address != ADDRESS.format(worker) or self.workers[worker].is_cut_off:
@@ -247,8 +252,8 @@ class Site:
 
     # ------------------------------------------------------------------------------------------ a reconciler
 
-    def reconciler(self, **settings: Any) -> Assignments:
-        """A new process of it, that has seen all Leases."""
+    def reconciler(self, *, at_once: int = 1, **settings: Any) -> Assignments:
+        """A new process of it, that has seen all Leases; it does one thing after the other, unless told otherwise."""
         api: Any = _Told(self)
         client: Any = self
         watch = self.watch()
@@ -261,6 +266,7 @@ class Site:
             clock=lambda: self.monotonic,
             now=lambda: self.now,
             sleep=self.sleep,
+            at_once=at_once,
             **settings,
         )
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -88,6 +88,15 @@ class Worker(NamedTuple):
     reads: tuple[Read, ...] = ()
 
 
+class Batch(NamedTuple):
+    """A step of several that do not depend on one another, by what it was decided on, and which of them are done."""
+
+    by: Actor
+    now: float
+    done: frozenset[int] = frozenset()
+    has_failed: bool = False
+
+
 class Actor(NamedTuple):
     """A reconciler in the middle of its work on one Assignment."""
 
@@ -97,6 +106,7 @@ class Actor(NamedTuple):
     others: tuple[tuple[str, str], ...] = ()
     overlapping: tuple[str, ...] | None = None
     tried: frozenset[Any] = frozenset()
+    batch: Batch | None = None
 
 
 class Sent(NamedTuple):
@@ -491,16 +501,9 @@ def actor_moves(story: Story, state: State, number: int) -> Iterator[tuple[str, 
                 yield f"{who} begins with {name}", with_actor(state, number, fused(story, state, Actor(view)))
         return
     yield f"{who} dies", with_actor(state, number, None)
-    of = space(reload=story.reload)
-    step = decide(actor, of, EARLY)
-    steps = [(step, "")]
-    if story.times:
-        late = decide(actor, of, LATE)
-        if late != step:
-            steps.append((late, ", in the end"))
-    for step, when in steps:
+    for step, when, then in choices(story, actor):
         for done in outcomes(story, state, actor, step):
-            after = with_actor(done.state, number, fused(story, done.state, done.actor))
+            after = with_actor(done.state, number, fused(story, done.state, then(done.actor)))
             yield f"{who} {done.what}{when}", after
         if is_sent(step) and len(state.sent) < story.late:
             sent = sent_of(step)
@@ -509,14 +512,57 @@ def actor_moves(story: Story, state: State, number: int) -> Iterator[tuple[str, 
                 yield f"{who} sends {sent} and dies", after._replace(sent=tuple(sorted((*state.sent, sent))))
         if isinstance(step, operations.Call) and state.twice < story.twice and sent_of(step) not in state.sent:
             (done,) = outcomes(story, state, actor, step)
-            after = with_actor(done.state, number, done.actor)
+            after = with_actor(done.state, number, then(done.actor))
             sent = tuple(sorted((*state.sent, sent_of(step))))
             yield f"{who} {done.what}, and it will arrive again", after._replace(sent=sent, twice=state.twice + 1)
 
 
+Then = Callable[[Actor | None], Actor | None]
+
+
+def choices(story: Story, actor: Actor) -> Iterator[tuple[Any, str, Then]]:
+    """What it may do next, and what it is about after that. Of several at once it does any that is not done yet; it may
+    die before each of them, and others act between; it decides anew when all are done."""
+    if actor.batch is not None:
+        yield from of_batch(story, actor, actor.batch, "")
+        return
+    of = space(reload=story.reload)
+    steps = [(decide(actor, of, EARLY), EARLY, "")]
+    if story.times:
+        late = decide(actor, of, LATE)
+        if late != steps[0][0]:
+            steps.append((late, LATE, ", in the end"))
+    for step, now, when in steps:
+        if isinstance(step, operations.Several):
+            yield from of_batch(story, actor, Batch(actor, now), when)
+        elif isinstance(step, operations.Ask | operations.ReadPartitions):
+            for name in step[0]:
+                yield type(step)((name,)), when, lambda after: after
+        else:
+            yield step, when, lambda after: after
+
+
+def of_batch(story: Story, actor: Actor, batch: Batch, when: str) -> Iterator[tuple[Any, str, Then]]:
+    several = decide(batch.by, space(reload=story.reload), batch.now)
+    assert isinstance(several, operations.Several)
+    for index, step in enumerate(several.steps):
+        if index not in batch.done:
+            done = batch.done | {index}
+            yield step, when, functools.partial(gone_on_with, actor, batch._replace(done=done), len(several.steps))
+
+
+def gone_on_with(before: Actor, batch: Batch, count: int, after: Actor | None) -> Actor | None:
+    """One of several was done: it came off, or not (None), and then all is read anew when the others are done."""
+    if after is None:
+        after, batch = before, batch._replace(has_failed=True)
+    if len(batch.done) < count:
+        return after._replace(batch=batch)
+    return None if batch.has_failed else after._replace(batch=None)
+
+
 def fused(story: Story, state: State, actor: Actor | None) -> Actor | None:
     """Where reads are not to be steps of their own: the actor has read what it asks for."""
-    while actor is not None and not story.reads:
+    while actor is not None and actor.batch is None and not story.reads:
         step = decide(actor, space(reload=story.reload), EARLY)
         if not isinstance(step, operations.ReadPartitions | operations.Inspect | operations.Survey):
             break
@@ -899,8 +945,10 @@ def gone_on(story: Story, state: State, name: str, now: float) -> State:
         step = decide(actor, of, now)
         if isinstance(step, operations.Wait):
             return state
-        done = outcomes(story, state, actor, step)[0]
-        state, actor = done.state, done.actor
+        for each in step.steps if isinstance(step, operations.Several) else (step,):
+            if actor is not None:
+                done = outcomes(story, state, actor, each)[0]
+                state, actor = done.state, done.actor
     return state._replace(wrong="P11: a reconciler goes round and round")
 
 

@@ -12,7 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.muster.coordination.plugins.module_utils.decisions.keyspace import Range, overlaps
+from ansible_collections.muster.coordination.plugins.module_utils.decisions import operations
+from ansible_collections.muster.coordination.plugins.module_utils.decisions.keyspace import (
+    Range,
+    Space,
+    even_cuts,
+    overlaps,
+)
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.operations import FINAL
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.partition_copy import FOLLOWING, PRIMARY
 from ansible_collections.muster.coordination.plugins.module_utils.verbs.partitions import (
@@ -105,6 +111,90 @@ def test_it_is_carried_out(world: str) -> None:
     assert site.go(name) == "Completed"
     judge(site, "Completed")
     assert [reason for reason, _message in site.told] == ["Committed", "Completed"]
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_it_is_carried_out_by_several_threads(world: str) -> None:
+    site, name = WORLDS[world]()
+    assert site.go(name, site.reconciler(at_once=4)) == "Completed"
+    judge(site, "Completed")
+
+
+def many(count: int) -> tuple[Site, str]:
+    """One Assignment that gives so many partitions to three workers."""
+    site, space = Site("w-0", "w-1", "w-2"), Space("default", 4)
+    pairs = []
+    for number, cut in enumerate(even_cuts(space, Range("", ""), count)):
+        name = f"p-{number:03}"
+        site.partition(name, cut.start, cut.end)
+        pairs.append({"partition": name, "primary": f"w-{number % 3}"})
+    site.assignment("a", "New", partitions=pairs)
+    return site, "a"
+
+
+def test_a_batch_costs_what_its_partitions_cost_and_is_decided_on_no_more_often_than_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    effects, decisions = [], []
+    real = operations.next_step
+
+    def counted(*what: Any) -> Any:
+        decisions[-1] += 1
+        return real(*what)
+
+    monkeypatch.setattr(operations, "next_step", counted)
+    for count in (1, 100):
+        site, name = many(count)
+        decisions.append(0)
+        assert site.go(name, site.reconciler(at_once=4)) == "Completed"
+        judge(site, "Completed")
+        effects.append(len(site.effects))
+    own = 2  # that it is decided, and over
+    assert effects == [own + 5, own + 5 * 100] and decisions[0] == decisions[1]
+
+
+def test_what_one_of_several_threads_finds_ends_the_step_and_all_is_read_anew() -> None:
+    """A Partition is written by somebody else while the others are claimed."""
+    site, name = many(20)
+    meddled = []
+
+    def meddle(what: str) -> None:
+        if what.startswith("replace Partition") and not meddled:
+            meddled.append(what)
+            obj = site.api.get(PARTITIONS, "p-019", "ns")
+            obj["metadata"]["labels"]["own"] = "mark"
+            site.api.replace(PARTITIONS, obj)
+
+    site.after_effect = meddle
+    assert site.go(name, site.reconciler(at_once=4)) == "Completed"
+    judge(site, "Completed")
+    assert meddled and site.api.get(PARTITIONS, "p-019", "ns")["metadata"]["labels"]["own"] == "mark"
+
+
+def test_a_term_that_ends_within_a_step_of_several_ends_it() -> None:
+    site, name = many(20)
+    with pytest.raises(Superseded):
+        site.reconciler(at_once=4).reconcile(site.api.get(ASSIGNMENTS, name, "ns"), Reign(5))
+    assert len(site.effects) < 20
+    assert site.go(name) == "Completed"
+    judge(site, "Completed")
+
+
+def test_two_batches_of_the_same_partitions_do_not_wait_for_one_another_for_ever() -> None:
+    """Each has claimed one of two, as two reconcilers may have done at the same time."""
+    site, name = giving()
+    pairs = site.api.get(ASSIGNMENTS, name, "ns")["spec"]["newParams"]["partitions"]
+    site.assignment("b", "New", partitions=pairs)
+    for partition, claimant in (("p", "b"), ("q", "a")):
+        obj = site.api.get(PARTITIONS, partition, "ns")
+        site.api.replace(PARTITIONS, {**obj, "spec": {**obj["spec"], "claimedBy": claimant}})
+    one, other = site.reconciler(), site.reconciler()
+    for _turn in range(4):
+        for reconciler, each in ((one, "a"), (other, "b")):
+            reconciler.reconcile(site.api.get(ASSIGNMENTS, each, "ns"), Reign())
+            site.sleep(1.0)
+    assert sorted((site.phase("a"), site.phase("b"))) == ["Aborted", "Completed"]
+    judge(site, "Completed")
 
 
 @pytest.mark.parametrize("world", ["move", "split", "merge"])

@@ -29,6 +29,7 @@ from ansible_collections.muster.coordination.plugins.module_utils.decisions.oper
     Replace,
     Report,
     Seen,
+    Several,
     Survey,
     Wait,
     Write,
@@ -77,6 +78,15 @@ def reports(**copies: Any) -> dict[str, Any]:
 def spec_of(made: Any) -> Any:
     assert isinstance(made, Replace), made
     return made.desired["spec"]
+
+
+def name_of(made: Any) -> Any:
+    return made.desired["metadata"]["name"]
+
+
+def each_of(made: Any) -> Any:
+    assert isinstance(made, Several) and len(made.steps) > 1, made
+    return made.steps
 
 
 def status_of(made: Any) -> Any:
@@ -155,12 +165,32 @@ def test_the_finalizer_comes_first_and_one_that_goes_without_it_is_left() -> Non
     assert step({**bare, "metadata": {**bare["metadata"], "deletionTimestamp": STAMP}}) == Done()
 
 
-def test_partitions_are_claimed_in_the_order_of_their_ranges() -> None:
-    low, high = part("q", "", "m", primary="w1", epoch=1), part("p", "m", "", primary="w1", epoch=1)
-    first = step(MERGE_A, high, low)
-    assert first.desired["metadata"]["name"] == "q" and spec_of(first)["claimedBy"] == "a"
-    second = step(MERGE_A, high, part("q", "", "m", primary="w1", epoch=1, claimedBy="a"))
-    assert second.desired["metadata"]["name"] == "p"
+LOW_Q, HIGH_P = part("q", "", "m", primary="w1", epoch=1), part("p", "m", "", primary="w1", epoch=1)
+OPEN_B = {"metadata": {"name": "b"}, "status": {"phase": "Pending"}}
+
+
+def held_by(obj: Any, claimant: str) -> Any:
+    return {**obj, "spec": {**obj["spec"], "claimedBy": claimant}}
+
+
+def test_all_partitions_are_claimed_at_once_in_the_order_of_their_ranges() -> None:
+    both = step(MERGE_A, HIGH_P, LOW_Q)
+    assert [(name_of(each), spec_of(each)["claimedBy"]) for each in each_of(both)] == [("q", "a"), ("p", "a")]
+    assert name_of(step(MERGE_A, HIGH_P, held_by(LOW_Q, "a"))) == "p"
+
+
+def test_who_waits_for_a_partition_keeps_no_claim_on_what_comes_after_it() -> None:
+    """Two that claim both at the same time, and get one each, would wait for one another for ever."""
+    waiting: dict[str, Any] = {"others": {"b": OPEN_B}}
+    gives_way = step(MERGE_A, held_by(HIGH_P, "a"), held_by(LOW_Q, "b"), **waiting)
+    assert (name_of(gives_way), spec_of(gives_way)["claimedBy"]) == ("p", "")
+    assert status_of(step(MERGE_A, HIGH_P, held_by(LOW_Q, "b"), **waiting))["phase"] == "Pending"
+    assert status_of(step(MERGE_A, held_by(HIGH_P, "b"), held_by(LOW_Q, "a"), **waiting))["phase"] == "Pending"
+
+
+def test_what_comes_before_the_one_that_is_waited_for_is_claimed() -> None:
+    claim = step(MERGE_A, held_by(HIGH_P, "b"), LOW_Q, others={"b": OPEN_B})
+    assert (name_of(claim), spec_of(claim)["claimedBy"]) == ("q", "a")
 
 
 @pytest.mark.parametrize("field", ["claimedBy", "madeBy"])
@@ -368,12 +398,68 @@ def test_a_split_makes_its_results_and_removes_what_it_supersedes() -> None:
     committed, names = {**SPLIT_A, "status": status}, [each["partition"] for each in status["results"]]
     assert step(committed) == ReadPartitions(tuple(sorted(["p", *names])))
     made = operations.next_step(committed, Seen(SPACE, {"p": FENCED_P, **dict.fromkeys(names)}), NOW, STAMP)
-    assert isinstance(made, Make) and made.desired["spec"]["madeBy"] == "a" and made.desired["spec"]["epoch"] == 3
+    assert [name_of(each) for each in each_of(made)] == names
+    for each in each_of(made):
+        assert isinstance(each, Make) and each.desired["spec"]["madeBy"] == "a" and each.desired["spec"]["epoch"] == 3
     parts = [{**part(name, epoch=3, primary="w1"), "status": {"phase": "Ready"}} for name in names]
     copies = [Copy(name, WHOLE, PRIMARY, 3) for name in names]
     removed = step(committed, FENCED_P, *parts, reports=reports(w1=copies))
     assert removed == Remove(FENCED_P)
     assert status_of(step(committed, *parts, missing="p", reports=reports(w1=copies)))["phase"] == "Completed"
+
+
+# ------------------------------------------------------------------------------------------ many at once
+
+
+COUNT = 100
+NAMES = [f"p{number:02}" for number in range(COUNT)]
+CUTS = ["", *(f"{number:02}" for number in range(1, COUNT)), ""]
+MANY = make(NEW, partitions=[{"partition": name, "primary": f"w{at % 3}"} for at, name in enumerate(NAMES)])
+
+
+def many(**spec: Any) -> list[Any]:
+    return [part(name, CUTS[at], CUTS[at + 1], **spec) for at, name in enumerate(NAMES)]
+
+
+def loaded(role: str, epoch: int = 0) -> dict[str, Any]:
+    """Reports, in which each worker has what it is to have."""
+    copies = [Copy(name, Range(CUTS[at], CUTS[at + 1]), role, epoch, uid="u") for at, name in enumerate(NAMES)]
+    return reports(**{f"w{number}": copies[number::3] for number in range(3)})
+
+
+def test_a_batch_takes_as_many_steps_as_one() -> None:
+    claims = each_of(step(MANY, *many()))
+    assert [name_of(each) for each in claims] == NAMES
+    claimed = many(claimedBy="a")
+    assert step(MANY, *claimed) == Survey(tuple(NAMES))
+    surveyed: dict[str, Any] = {"overlapping": ()}
+    assert step(MANY, *claimed, **surveyed) == Ask(("w0", "w1", "w2"))
+    empty = reports(w0=[], w1=[], w2=[])
+    calls = each_of(step(MANY, *claimed, reports=empty, **surveyed))
+    assert [(each.worker, each.verb, each.body["partition"]) for each in calls] == [
+        (f"w{at % 3}", "follow", name) for at, name in enumerate(NAMES)
+    ]
+    committed = {**MANY, "status": status_of(step(MANY, *claimed, reports=loaded(FOLLOWING), **surveyed))}
+    assert committed["status"]["phase"] == "Committed"
+    assert step(committed, *claimed) == Ask(("w0", "w1", "w2"))
+    promotions = each_of(step(committed, *claimed, reports=loaded(FOLLOWING)))
+    assert [(each.verb, each.body["partition"]) for each in promotions] == [("promote", name) for name in NAMES]
+    served = loaded(PRIMARY, 1)
+    assert len(each_of(step(committed, *claimed, reports=served))) == COUNT
+    released = many(primary="w", epoch=1)
+    assert [each.subresource for each in each_of(step(committed, *released, reports=served))] == ["status"] * COUNT
+
+
+def test_one_that_is_lost_undoes_a_batch_before_the_others_are_called() -> None:
+    seen = {**reports(w0=[], w1=[], w2=LOST)}
+    status = status_of(step(MANY, *many(claimedBy="a"), reports=seen, overlapping=()))
+    assert status["phase"] == "Aborting" and "w2 is lost" in status["message"]
+
+
+def test_one_that_does_not_answer_keeps_nobody_from_the_others() -> None:
+    seen = {**reports(w0=[], w1=[], w2=UNREACHABLE)}
+    calls = each_of(step(MANY, *many(claimedBy="a"), reports=seen, overlapping=()))
+    assert {each.worker for each in calls} == {"w0", "w1"} and len(calls) == 67
 
 
 # ------------------------------------------------------------------------------------------ the way back
@@ -391,8 +477,8 @@ def test_an_abort_releases_with_a_higher_epoch_and_tells_the_workers() -> None:
     assert (spec["claimedBy"], spec["fencedBy"], spec["epoch"], spec["primary"]) == ("", "", 3, "w1")
     assert spec_of(step(aborting, CLAIMED))["epoch"] == 1
     free = part(primary="w1", epoch=3)
-    drop = step(aborting, free, reports=reports(w1=[AT_FENCE], w2=[ARRIVED]))
-    assert (drop.worker, drop.verb) == ("w2", "drop")
+    both = step(aborting, free, reports=reports(w1=[AT_FENCE], w2=[ARRIVED]))
+    assert [(each.worker, each.verb) for each in each_of(both)] == [("w2", "drop"), ("w1", "resume")]
     resume = step(aborting, free, reports=reports(w1=[AT_FENCE], w2=[]))
     assert (resume.worker, resume.verb) == ("w1", "resume")
     status = status_of(step(aborting, free, reports=reports(w1=[], w2=[])))

@@ -6,9 +6,10 @@
 Rules
 1. One step at a time, each decided on the Assignment at one version, on the Partitions as they were read and on what
    workers report. Every write is a compare-and-swap, so two reconcilers with old reads do no harm, and every step can
-   be done twice.
-2. First each Partition is claimed, in the order of their ranges: no other operation touches it until this one is over.
-   A claim by an Assignment that is over, or is not there, is void. What an operation has made waits for its end.
+   be done twice. What does not depend on one another is one step, and is done in any order, or at the same time.
+2. First each Partition is claimed: no other operation touches it until this one is over. A claim by an Assignment that
+   is over, or is not there, is void. What an operation has made waits for its end. Who waits for a Partition has no
+   claim on what comes after it in the order of ranges, so that no two wait for one another.
 3. While the new owner loads, the old one serves. Then each Partition is fenced: the fence is written, the old owner
    acknowledges it with its last position, and nobody serves until this is decided. That is bounded in time.
 4. One write of the Assignment's status decides: Committed, with the results, or Aborting. Both are final. It is
@@ -159,6 +160,12 @@ class Remove(NamedTuple):
     obj: Object
 
 
+class Several(NamedTuple):
+    """All of these, in any order or at the same time; that one does not come off is no reason to leave the others."""
+
+    steps: tuple[Call | Replace | Make | Remove, ...]
+
+
 class Wait(NamedTuple):
     """Nothing, for so many seconds; `why` is for people."""
 
@@ -170,7 +177,7 @@ class Done(NamedTuple):
     """Nothing, until something changes."""
 
 
-Step = ReadPartitions | Ask | Inspect | Survey | Call | Write | Replace | Make | Remove | Wait | Done  # pylint: disable=unsupported-binary-operation
+Step = ReadPartitions | Ask | Inspect | Survey | Call | Write | Replace | Make | Remove | Several | Wait | Done  # pylint: disable=unsupported-binary-operation
 
 
 # ---------------------------------------------------------------------------------------------- what is asked for
@@ -353,19 +360,26 @@ class _Turn:
         return partitions
 
     def _claim(self, partitions: Sequence[Object]) -> Step | None:
-        for obj in partitions:
-            spec, name = obj["spec"], obj["metadata"]["name"]
+        claims: list[Step] = []
+        for place, obj in enumerate(partitions):
             if self._is_mine(obj):
                 continue
+            spec, name = obj["spec"], _name(obj)
             before = spec.get("claimedBy") or ""
             awaited = [each for each in (before, spec.get("madeBy") or "") if each and each != self._name]
             for other in awaited:
                 if other not in self.seen.others:
                     return Inspect((other,))
                 if not is_final(self.seen.others[other]):
-                    return self._queues(f"Partition {name} is part of {other}, which is not over")
-            return Replace(_with_spec(obj, claimedBy=self._name, claimUid=self._uid, **_unfenced(spec)))
-        return None
+                    waiting = self._queues(f"Partition {name} is part of {other}, which is not over")
+                    return _together(claims) or self._let_go(partitions[place + 1 :]) or waiting
+            claims.append(Replace(_with_spec(obj, claimedBy=self._name, claimUid=self._uid, **_unfenced(spec))))
+        return _together(claims)
+
+    def _let_go(self, partitions: Iterable[Object]) -> Step | None:
+        """Take the claims off these that it has, with a higher epoch where they were fenced."""
+        mine = [obj for obj in partitions if self._is_mine(obj)]
+        return _together(Replace(_with_spec(obj, **UNCLAIMED, **_unfenced(obj["spec"]))) for obj in mine)
 
     def _survey(self, plan: Plan, partitions: Sequence[Object]) -> Step | None:
         """A range that is given anew must not be one that somebody serves under another name."""
@@ -389,63 +403,77 @@ class _Turn:
         return None
 
     def _load(self, plan: Plan, space: Space, partitions: Sequence[Object]) -> Step | None:
-        """Have the new owner ready; None when it is."""
+        """Have the new owners ready; None when they are."""
         started = _seconds((self.assignment.get("status") or {}).get("startedAt"))
         is_over = started is not None and self.now > started + space.loading_seconds
-        for obj, worker in zip(partitions, self._new_primaries(plan, partitions), strict=True):
-            report = self.seen.reports.get(worker)
-            if report is None:
-                return Ask(tuple(sorted({worker, *self._old_primaries(plan, partitions)})))
-            if report is LOST:
+        primaries = self._new_primaries(plan, partitions)
+        unasked = self._unasked([*primaries, *self._old_primaries(plan, partitions)])
+        if unasked:
+            return unasked
+        for worker in primaries:
+            if self.seen.reports[worker] is LOST:
                 return self.aborts(f"worker {worker} is lost")
             if is_over:
                 return self.aborts(f"worker {worker} was not ready within {space.loading_seconds:g} s")
-            if isinstance(report, Absent):
-                return self._waits(LOADING_SECONDS, f"worker {worker} does not answer")
-            copy = report.copies.get(_name(obj))
-            if self._is_called_up(plan, obj):
-                if copy is None or copy.role != FOLLOWING or copy.uid:
-                    return self.aborts(f"{plan.source} is lost, and {worker} has no copy of {_name(obj)}")
-                continue
-            if plan.kind == MOVE and self.seen.reports.get(plan.source) is LOST:
-                return self.aborts(f"{plan.source} is lost, and {worker} is no follower of {_name(obj)} in sync")
-            if plan.kind in (SPLIT, MERGE):
-                if copy is not None and (copy.prepared == self._uid or copy.role == FENCED):
-                    continue
-                return self._calls(worker, "prepare", obj)
-            if copy is None or (copy.uid != self._uid and not self._is_follower(plan, obj)):
-                return self._calls(worker, "follow", obj, source=plan.source)
-            if copy.role == LOADING:
-                return self._waits(LOADING_SECONDS, f"worker {worker} loads {_name(obj)}")
+        return _together(
+            self._ready(plan, obj, worker, self.seen.reports[worker])
+            for obj, worker in zip(partitions, primaries, strict=True)
+        )
+
+    def _ready(self, plan: Plan, obj: Object, worker: str, report: Report | Absent) -> Step | None:
+        """Have the new owner of this Partition ready; None when it is."""
+        if isinstance(report, Absent):
+            return self._waits(LOADING_SECONDS, f"worker {worker} does not answer")
+        copy = report.copies.get(_name(obj))
+        if self._is_called_up(plan, obj):
+            if copy is None or copy.role != FOLLOWING or copy.uid:
+                return self.aborts(f"{plan.source} is lost, and {worker} has no copy of {_name(obj)}")
+            return None
+        if plan.kind == MOVE and self.seen.reports.get(plan.source) is LOST:
+            return self.aborts(f"{plan.source} is lost, and {worker} is no follower of {_name(obj)} in sync")
+        if plan.kind in (SPLIT, MERGE):
+            if copy is not None and (copy.prepared == self._uid or copy.role == FENCED):
+                return None
+            return self._calls(worker, "prepare", obj)
+        if copy is None or (copy.uid != self._uid and not self._is_follower(plan, obj)):
+            return self._calls(worker, "follow", obj, source=plan.source)
+        if copy.role == LOADING:
+            return self._waits(LOADING_SECONDS, f"worker {worker} loads {_name(obj)}")
         return None
 
     def _fence(self, plan: Plan, partitions: Sequence[Object]) -> Step | None:
         """Have nobody serve any more, and the new owner with all that was served; None when that is so."""
         served = [obj for obj in partitions if obj["spec"].get("primary")]
+        fences = []
         for obj in served:
             if not self._is_fenced(obj):
                 epoch = obj["spec"].get("epoch", 0) + 1
                 fenced = _with_spec(obj, fencedBy=self._name, fencedAt=self.stamp, epoch=epoch)
-                return Replace(fenced, fences=True)
-        for obj in served:
-            worker, name = obj["spec"]["primary"], _name(obj)
-            report = self.seen.reports.get(worker)
-            if report is None:
-                return Ask((worker,))
-            if report is LOST and (plan.kind == NEW or self._is_called_up(plan, obj)):
-                continue
-            if report is LOST or (plan.kind == NEW and isinstance(report, Report)):
-                return self.aborts(f"worker {worker}, which has {name}, is {'lost' if report is LOST else 'not lost'}")
-            if isinstance(report, Absent):
-                return Wait(POLL_SECONDS, f"worker {worker} does not answer")
-            copy = report.copies.get(name)
-            if copy is None or copy.role != FENCED or copy.fenced_epoch != obj["spec"]["epoch"]:
-                return self._calls(worker, "fence", obj, pause=POLL_SECONDS)
-            if plan.kind == MOVE:
-                target = self.seen.reports[plan.target]
-                arrived = target.copies.get(name) if isinstance(target, Report) else None
-                if arrived is None or arrived.role != FOLLOWING or arrived.position < copy.position:
-                    return Wait(POLL_SECONDS, f"worker {plan.target} does not have all of {name} yet")
+                fences.append(Replace(fenced, fences=True))
+        return (
+            _together(fences)
+            or self._unasked(obj["spec"]["primary"] for obj in served)
+            or _together(self._acknowledged(plan, obj) for obj in served)
+        )
+
+    def _acknowledged(self, plan: Plan, obj: Object) -> Step | None:
+        """Have the fence acknowledged; None when that is so, and the new owner has all."""
+        worker, name = obj["spec"]["primary"], _name(obj)
+        report = self.seen.reports[worker]
+        if report is LOST and (plan.kind == NEW or self._is_called_up(plan, obj)):
+            return None
+        if report is LOST or (plan.kind == NEW and isinstance(report, Report)):
+            return self.aborts(f"worker {worker}, which has {name}, is {'lost' if report is LOST else 'not lost'}")
+        if isinstance(report, Absent):
+            return Wait(POLL_SECONDS, f"worker {worker} does not answer")
+        copy = report.copies.get(name)
+        if copy is None or copy.role != FENCED or copy.fenced_epoch != obj["spec"]["epoch"]:
+            return self._calls(worker, "fence", obj, pause=POLL_SECONDS)
+        if plan.kind == MOVE:
+            target = self.seen.reports[plan.target]
+            arrived = target.copies.get(name) if isinstance(target, Report) else None
+            if arrived is None or arrived.role != FOLLOWING or arrived.position < copy.position:
+                return Wait(POLL_SECONDS, f"worker {plan.target} does not have all of {name} yet")
         return None
 
     def _commit(self, plan: Plan, partitions: Sequence[Object]) -> Step:
@@ -518,15 +546,16 @@ class _Turn:
         )
 
     def _settle(self, plan: Plan, results: Iterable[Object]) -> Step | None:
+        steps: list[Step] = []
         for result in results:
             obj = self.seen.partitions[result["partition"]]
             if plan.kind in (SPLIT, MERGE) and obj is None:
-                return Make(self._made(result))
+                steps.append(Make(self._made(result)))
             if plan.kind != MOVE:
                 continue
             if obj is not None and self._is_mine(obj) and obj["spec"].get("epoch", 0) < result["epoch"]:
-                return Replace(_with_spec(obj, **_served(result), proxy=plan.source))
-        return None
+                steps.append(Replace(_with_spec(obj, **_served(result), proxy=plan.source)))
+        return _together(steps)
 
     def _made(self, result: Object) -> dict[str, Any]:
         spec = {name: result[name] for name in ("range", "primary", "epoch", "sources")}
@@ -540,41 +569,44 @@ class _Turn:
         return {"apiVersion": API_VERSION, "kind": "Partition", "metadata": metadata, "spec": whole}
 
     def _confirm(self, plan: Plan, results: Iterable[Object], committed: float) -> Step | None:
-        """Wait until the new owner says that it serves; one that is lost for long is not waited for."""
-        space = self.seen.space
+        """Wait until the new owners say that they serve; one that is lost for long is not waited for."""
+        awaited = []
         for result in results:
-            worker, obj = result["primary"], self.seen.partitions[result["partition"]]
+            obj = self.seen.partitions[result["partition"]]
             if plan.kind in (NEW, MOVE) and (obj is None or not self._is_mine(obj)):
                 continue  # it was confirmed, and released: by now it may be elsewhere
-            report = self.seen.reports.get(worker)
-            if report is None:
-                return Ask((worker,))
-            if report is LOST:
-                if self.now > committed + (space.lost_after_seconds if space else 0.0):
-                    continue
-                return Wait(PATIENT_SECONDS, f"worker {worker} is lost")
-            if isinstance(report, Absent):
-                return Wait(PATIENT_SECONDS, f"worker {worker} does not answer")
-            copy = report.copies.get(result["partition"])
-            if copy is None or copy.role != PRIMARY or copy.epoch < result["epoch"]:
-                body = self._body(result["partition"], keyspace.range_of(result), result["epoch"])
-                call = Call(worker, "promote", body)
-                return Wait(LOADING_SECONDS, f"worker {worker} takes over") if call.key in self.seen.tried else call
-        return None
+            awaited.append(result)
+        unasked = self._unasked(result["primary"] for result in awaited)
+        return unasked or _together(self._serves(result, committed) for result in awaited)
+
+    def _serves(self, result: Object, committed: float) -> Step | None:
+        space, worker = self.seen.space, result["primary"]
+        report = self.seen.reports[worker]
+        if report is LOST:
+            if self.now > committed + (space.lost_after_seconds if space else 0.0):
+                return None
+            return Wait(PATIENT_SECONDS, f"worker {worker} is lost")
+        if isinstance(report, Absent):
+            return Wait(PATIENT_SECONDS, f"worker {worker} does not answer")
+        copy = report.copies.get(result["partition"])
+        if copy is not None and copy.role == PRIMARY and copy.epoch >= result["epoch"]:
+            return None
+        call = Call(worker, "promote", self._body(result["partition"], keyspace.range_of(result), result["epoch"]))
+        return Wait(LOADING_SECONDS, f"worker {worker} takes over") if call.key in self.seen.tried else call
 
     def _retire(self, plan: Plan, results: Sequence[Object], committed: float) -> Step | None:
         """Have the old owner pass requests on, then let go; remove what is superseded."""
         if plan.kind in (SPLIT, MERGE):
             there = [obj for name in plan.operands if (obj := self.seen.partitions[name]) is not None]
-            mine = [obj for obj in there if self._is_mine(obj)]
-            return Remove(mine[0]) if mine else None
+            return _together(Remove(obj) for obj in there if self._is_mine(obj))
+        steps: list[Step] = []
         for result in results:
             obj = self.seen.partitions[result["partition"]]
             if obj is None or not self._is_mine(obj):
                 continue
             passing = self._pass_on(plan, result, committed) if plan.kind == MOVE else None
-            return passing or Replace(_with_spec(obj, **_served(result), **UNCLAIMED, proxy=""))
-        return None
+            steps.append(passing or Replace(_with_spec(obj, **_served(result), **UNCLAIMED, proxy="")))
+        return _together(steps)
 
     def _pass_on(self, plan: Plan, result: Object, committed: float) -> Step | None:
         report = self.seen.reports.get(plan.source)
@@ -594,11 +626,12 @@ class _Turn:
         return None if dropping.key in self.seen.tried else dropping
 
     def _tell(self, results: Iterable[Object]) -> Step | None:
+        steps = []
         for result in results:
             obj = self.seen.partitions[result["partition"]]
             if obj is not None and ((obj.get("status") or {}).get("phase")) != "Ready":
-                return Replace({**obj, "status": {**(obj.get("status") or {}), "phase": "Ready"}}, "status")
-        return None
+                steps.append(Replace({**obj, "status": {**(obj.get("status") or {}), "phase": "Ready"}}, "status"))
+        return _together(steps)
 
     # ------------------------------------------------------------------------------------------ the way back
 
@@ -610,26 +643,24 @@ class _Turn:
         releasing = self._release()
         if releasing:
             return releasing
-        for worker, verb, obj in self._tidying():
-            report = self.seen.reports.get(worker)
-            if report is None:
-                return Ask((worker,))
+        tidying = list(self._tidying())
+        unasked = self._unasked(worker for worker, _verb, _obj in tidying)
+        if unasked:
+            return unasked
+        calls = []
+        for worker, verb, obj in tidying:
+            report = self.seen.reports[worker]
             copy = report.copies.get(_name(obj)) if isinstance(report, Report) else None
             call = Call(worker, verb, self._body(_name(obj), keyspace.range_of(obj), obj["spec"].get("epoch", 0)))
             if copy is not None and self._is_ours(copy) and call.key not in self.seen.tried:
-                return call
-        return self._says(ABORTED, (self.assignment.get("status") or {}).get("message", ""), {})
+                calls.append(call)
+        message = (self.assignment.get("status") or {}).get("message", "")
+        return _together(calls) or self._says(ABORTED, message, {})
 
     def _release(self) -> Step | None:
         names = operands(self.assignment)
-        unread = self._unread(names)
-        if unread:
-            return unread
-        for name in names:
-            obj = self.seen.partitions[name]
-            if obj is not None and self._is_mine(obj):
-                return Replace(_with_spec(obj, **UNCLAIMED, **_unfenced(obj["spec"])))
-        return None
+        there = (self.seen.partitions[name] for name in names)
+        return self._unread(names) or self._let_go(obj for obj in there if obj is not None)
 
     def _tidying(self) -> Iterable[tuple[str, str, Object]]:
         """Whom to tell what, once: they find it themselves, too."""
@@ -679,6 +710,10 @@ class _Turn:
         unread = tuple(sorted(name for name in names if name not in self.seen.partitions))
         return ReadPartitions(unread) if unread else None
 
+    def _unasked(self, workers: Iterable[str]) -> Step | None:
+        unasked = tuple(sorted({worker for worker in workers if worker not in self.seen.reports}))
+        return Ask(unasked) if unasked else None
+
     def _calls(self, worker: str, verb: str, obj: Object, *, pause: float = LOADING_SECONDS, source: str = "") -> Step:
         """Call it, but only once in this go."""
         body = self._body(_name(obj), keyspace.range_of(obj), obj["spec"].get("epoch", 0))
@@ -717,6 +752,15 @@ class _Turn:
 
 
 # ---------------------------------------------------------------------------------------------- details
+
+
+def _together(steps: Iterable[Step | None]) -> Step | None:
+    """All that can be done at once; else what is first in the way; None where there is nothing."""
+    listed = [step for step in steps if step is not None]
+    effects = tuple(step for step in listed if isinstance(step, Call | Replace | Make | Remove))
+    if len(effects) > 1:
+        return Several(effects)
+    return next(iter((*effects, *listed)), None)
 
 
 def _check(plan: Plan, space: Space, partitions: Sequence[Object]) -> None:
