@@ -9,31 +9,28 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import pytest
 
 from ansible_collections.muster.coordination.tests.mutants.semaphore import Mutant
 
 ROOT = Path(__file__).parents[2]
+Run = Callable[..., subprocess.CompletedProcess[str]]  # of pytest, in a copy of the tree, with these arguments
 SOME_FAILED = 1  # pytest's exit code; others are mistakes of the test itself
 
 
-def copy_of_the_tree(where: Path, *, processes: bool = False) -> Path:
-    """A collections tree with a copy of the code and its tests, which Python finds before the checkout.
-
-    `processes`: of the package `muster`, too.
-    """
+def copy_of_the_tree(where: Path) -> Path:
+    """A collections tree with a copy of the code and its tests, which Python finds before the checkout."""
     there = where / "ansible_collections/muster/coordination"
     there.mkdir(parents=True)
     for name in ("plugins", "tests"):
         shutil.copytree(ROOT / name, there / name, ignore=shutil.ignore_patterns("__pycache__", "output", "mutants"))
     shutil.copy(ROOT / "pyproject.toml", there)
-    if processes:
-        shutil.copytree(ROOT / "muster", where / "muster", ignore=shutil.ignore_patterns("__pycache__"))
-        (there / "muster").symlink_to(where / "muster")
+    shutil.copytree(ROOT / "muster", where / "muster", ignore=shutil.ignore_patterns("__pycache__"))
+    (there / "muster").symlink_to(where / "muster")
     return there
 
 
@@ -45,23 +42,26 @@ def run_pytest(there: Path, *arguments: str, patience: float = 300, **environ: s
     return subprocess.run(command, cwd=there, env=env, capture_output=True, text=True, timeout=patience)
 
 
-def plant(mutant: Mutant, there: Path) -> None:
-    path = there / mutant.file
-    source = path.read_text()
+def with_the_bug(mutant: Mutant, there: Path) -> str:
+    """What the bug makes of its file in this tree."""
+    source = (there / mutant.file).read_text()
     for old, new in mutant.edits:
         assert source.count(old) == 1, f"{mutant.name}: {old!r} stands {source.count(old)} times in {mutant.file}"
         source = source.replace(old, new)
+    return source
+
+
+def plant(mutant: Mutant, there: Path) -> None:
+    source = with_the_bug(mutant, there)
     compile(source, mutant.file, "exec")
-    path.write_text(source)
+    (there / mutant.file).write_text(source)
 
 
-def each_with_its_suites(mutants: Iterable[Mutant]) -> list[Any]:
-    """Parameters: a bug, and a suite that has to catch it."""
-    return [
-        pytest.param(mutant, suite, id=f"{mutant.breaks}: {mutant.name}, by {suite}")
-        for mutant in mutants
-        for suite in mutant.caught_by
-    ]
+def assert_what_runs_is_the_copy(mutant: Mutant, there: Path, run: Run, *arguments: str) -> None:
+    """A mistake in the mutant's file is seen by those who run pytest with these arguments."""
+    marker = there / mutant.file
+    marker.write_text(marker.read_text() + "\nraise RuntimeError('the copy is what runs')\n")
+    assert "the copy is what runs" in run(there, *arguments).stdout
 
 
 def assert_caught(
@@ -73,3 +73,31 @@ def assert_caught(
     )
     record_property("caught by", failure)
     print(f"{mutant.breaks} | {mutant.name} | {failure}")
+
+
+class PlantedBugs:
+    """The tests of a table of bugs: MUTANTS, and SUITES with the pytest arguments of each."""
+
+    table: ModuleType
+    run: Run = staticmethod(run_pytest)
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        if "mutant" in metafunc.fixturenames:
+            each = [
+                pytest.param(mutant, suite, id=f"{mutant.breaks}: {mutant.name}, by {suite}")
+                for mutant in self.table.MUTANTS
+                for suite in mutant.caught_by
+            ]
+            metafunc.parametrize(("mutant", "suite"), each)
+
+    def test_without_a_planted_bug_the_copy_passes_and_is_what_runs(self, tmp_path: Path) -> None:
+        there, mutant = copy_of_the_tree(tmp_path), self.table.MUTANTS[0]
+        files = {part for suite in self.table.SUITES.values() for part in suite if part.endswith(".py")}
+        done = self.run(there, *sorted(files))
+        assert done.returncode == 0, done.stdout[-3000:]
+        assert_what_runs_is_the_copy(mutant, there, self.run, *self.table.SUITES[mutant.caught_by[0]])
+
+    def test_it_is_caught(self, mutant: Mutant, suite: str, tmp_path: Path, record_property) -> None:
+        there = copy_of_the_tree(tmp_path)
+        plant(mutant, there)
+        assert_caught(mutant, suite, self.run(there, *self.table.SUITES[suite]), record_property)

@@ -30,11 +30,6 @@ def own_api(control_plane: ControlPlane) -> Iterator[Api]:
     api.close()
 
 
-@pytest.mark.mutants
-def test_for_each_property_a_bug_is_planted() -> None:
-    assert {bug.breaks for bug in BUGS.values()} == {f"R{number}" for number in range(1, 8)}
-
-
 @pytest.mark.integration
 @pytest.mark.parametrize("name", BUGS)
 def test_it_is_found(name: str, own_api: Api, control_plane: ControlPlane, tmp_path: Path, record_property) -> None:

@@ -5,41 +5,12 @@
 
 from __future__ import annotations
 
-import subprocess
-from pathlib import Path
+from functools import partial
 
-import pytest
-
-from ansible_collections.muster.coordination.tests.mutants.placement import MUTANTS, PROPERTIES, SUITES
-from ansible_collections.muster.coordination.tests.mutants.planting import (
-    assert_caught,
-    copy_of_the_tree,
-    each_with_its_suites,
-    plant,
-    run_pytest,
-)
-from ansible_collections.muster.coordination.tests.mutants.semaphore import Mutant
-
-pytestmark = pytest.mark.mutants
+from ansible_collections.muster.coordination.tests.mutants import placement
+from ansible_collections.muster.coordination.tests.mutants.planting import PlantedBugs, run_pytest
 
 
-def run(there: Path, suite: str) -> subprocess.CompletedProcess[str]:
-    return run_pytest(there, *SUITES[suite], HYPOTHESIS_PROFILE="quick", MUSTER_PLACEMENT_WORLDS="400")
-
-
-@pytest.mark.parametrize("suite", SUITES)
-def test_without_a_planted_bug_the_copy_passes(suite: str, tmp_path: Path) -> None:
-    done = run(copy_of_the_tree(tmp_path), suite)
-    assert done.returncode == 0, done.stdout
-
-
-@pytest.mark.parametrize("prop", PROPERTIES)
-def test_for_each_property_a_bug_is_planted(prop: str) -> None:
-    assert [mutant.name for mutant in MUTANTS if mutant.breaks == prop]
-
-
-@pytest.mark.parametrize(("mutant", "suite"), each_with_its_suites(MUTANTS))
-def test_it_is_caught(mutant: Mutant, suite: str, tmp_path: Path, record_property) -> None:
-    there = copy_of_the_tree(tmp_path)
-    plant(mutant, there)
-    assert_caught(mutant, suite, run(there, suite), record_property)
+class TestPlacement(PlantedBugs):
+    table = placement
+    run = staticmethod(partial(run_pytest, patience=600, HYPOTHESIS_PROFILE="quick", MUSTER_PLACEMENT_WORLDS="400"))
