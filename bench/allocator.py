@@ -222,7 +222,7 @@ class Bench:
     def writes(self) -> Counter[str]:
         """Writes that the API server has answered so far, by what was written."""
         found = Counter[str]()
-        for match in EXPOSED.finditer(_metrics(self.api)):
+        for match in EXPOSED.finditer(exposed_by(self.api)):
             labels = dict(LABEL.findall(match["labels"]))
             what = "/".join(filter(None, (labels.get("resource"), labels.get("subresource"))))
             if labels.get("verb") in WRITES and labels.get("dry_run") != "All" and what in COUNTED:
@@ -248,7 +248,7 @@ class Bench:
 COUNTED = ("configmaps", "instances", "instances/status", "events", "leases")
 
 
-def _metrics(api: Api) -> str:
+def exposed_by(api: Api) -> str:
     """The API server's own."""
     from ansible_collections.muster.coordination.plugins.module_utils.client.answers import Asked
 

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What an operation on partitions costs: for how long nothing can be written, how long it takes, how much it writes.
 
-    python -m bench.partitions               the whole, about 10 minutes; writes docs/bench/partitions.{json,md,png}
+    python -m bench.partitions               the whole, about 15 minutes; writes docs/bench/partitions.{json,md,png}
     python -m bench.partitions --quick       a minute, the same code, few rounds; writes build/bench/
     python -m bench.partitions --resume      measures what the JSON does not have yet
 
@@ -13,7 +13,8 @@ probes of its partitions had no acknowledged write, from when it was asked for u
 while nothing is done, for as long as an operation takes: what a probe sees anyway on this machine.
 
 Beside it, in the same run, a handover as one would write it by hand: a lock in etcd, then a copy, then the new owner
-(bench/partition_naive.py). What is measured and how is told on the page (docs/bench/partitions.md).
+(bench/partition_naive.py). A part of its own is one Assignment that gives many partitions (bench/partition_batches.py).
+What is measured and how is told on the page (docs/bench/partitions.md).
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from ansible_collections.muster.coordination.plugins.module_utils.errors import 
 from ansible_collections.muster.coordination.tests.support.partition_judge import Chronicle
 from ansible_collections.muster.coordination.tests.support.partition_load import longest_gap
 from ansible_collections.muster.coordination.tests.support.partition_site import Site
-from bench import partition_naive
+from bench import partition_batches, partition_naive
 from bench.contend import percentiles
 from bench.holders import api_of
 from bench.machine import CHECKOUT, Cluster, facts, say, wait_until_quiet
@@ -64,9 +65,10 @@ class Scale:
     moves: int = 50  # of the large partition
     large: int = 10 * MIB  # bytes
     naive: int = 20  # handovers by hand
+    batches: tuple[tuple[int, int], ...] = ((1, 10), (10, 5), (100, 3), (200, 3))  # partitions of one New, how often
 
 
-QUICK = Scale(3, 3, 2 * MIB, 2)
+QUICK = Scale(3, 3, 2 * MIB, 2, ((1, 2), (10, 1), (100, 1)))
 
 
 class Probes:
@@ -184,6 +186,11 @@ class Bench:
                 },
             }
 
+    def batches(self) -> dict[str, Any]:
+        """One Assignment that gives many partitions."""
+        sizes = partition_batches.measure(self.api, self.kubeconfig, dict(self.scale.batches))
+        return {"machine": facts(PACKAGES), "sizes": sizes}
+
 
 class Measured:
     """A site with two workers and one reconciler, one Partition, and a client."""
@@ -278,6 +285,7 @@ PARTS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "operations": Bench.operations,
     "large": Bench.large,
     "naive": Bench.naive,
+    "batches": Bench.batches,
 }
 
 

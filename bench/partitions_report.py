@@ -61,6 +61,8 @@ def blocks(found: Figures) -> dict[str, str]:
         texts["operations"] = _operations(found)
     if "large" in found:
         texts["large"] = _large(found)
+    if "batches" in found:
+        texts["batches"] = _batches(found["batches"])
     return texts
 
 
@@ -109,6 +111,20 @@ def _large(found: Figures) -> str:
         rows.append([what, f"{naive['count']:,}", _gap(naive), _times(naive["seconds_ms"]), _ratio(naive, ours)])
     head = ["", "times", "no write acknowledged for, p50 / p99 / most", "until the new owner has it, p50 / p99"]
     return table([*head, "to ours, p50"], rows)
+
+
+def _batches(found: Figures) -> str:
+    """The middle one of the rounds of each size."""
+    machine, rows = found["machine"], []
+    for size, rounds in found["sizes"].items():
+        one = rounds[(len(rounds) - 1) // 2]
+        row = [size, str(len(rounds)), f"{one['committed']:,.2f} s", f"{one['seconds']:,.2f} s"]
+        row += [f"{1000 * one['seconds'] / int(size):,.0f} ms", f"{one['cpu']['reconciler']:.2f} s"]
+        rows.append([*row, f"{one['cpu']['workers']:.2f} s", f"{one['writes']:,}", f"{one['reads']:,}"])
+    head = ["partitions", "rounds", "until it is decided", "until it is over", "for each of them"]
+    text = table([*head, "CPU time of the reconciler", "of the workers", "API writes", "API reads"], rows)
+    where = f"Measured at {machine['at']} on {sentence(machine)}; load at the end {machine['load_1_min']}."
+    return f"{text}\n\n{where}"
 
 
 def _gap(figures: Figures) -> str:
