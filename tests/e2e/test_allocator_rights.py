@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,34 +26,45 @@ from ansible_collections.muster.coordination.plugins.module_utils.api import (
     LEASES,
     NAMESPACES,
     PODS,
-    AlreadyExists,
     Api,
-    Forbidden,
-    NotFound,
     Resource,
 )
 from ansible_collections.muster.coordination.plugins.module_utils.verbs.allocator import DISKS, INSTANCES, resource_of
+from ansible_collections.muster.coordination.tests.support import rights
 from ansible_collections.muster.coordination.tests.support.at_cluster import account, administrator, run, until
+from ansible_collections.muster.coordination.tests.support.rights import (
+    ACCOUNTS,
+    BINDING,
+    BINDINGS,
+    CLUSTER_ROLES,
+    DEFINITIONS,
+    NODES,
+    REPLICA_SETS,
+    ROLES,
+    SECRETS,
+    Attempt,
+    Object,
+    assert_lacks_the_right,
+    assert_people_may,
+    deletes,
+    each,
+    gets,
+    makes,
+    may,
+    patches,
+    reads,
+    tells,
+    updates,
+)
 
-Object = dict[str, Any]
 CHART = Path(__file__).resolve().parents[2] / "charts" / "allocator"
 DEPLOYMENTS = resource_of("apps/v1", "Deployment")
 STATEFUL_SETS = resource_of("apps/v1", "StatefulSet")
 SERVICES = resource_of("v1", "Service")
 POLICIES = resource_of("networking.k8s.io/v1", "NetworkPolicy")
 BUDGETS = resource_of("policy/v1", "PodDisruptionBudget")
-SECRETS = Resource("v1", "secrets", "Secret")
-ACCOUNTS = Resource("v1", "serviceaccounts", "ServiceAccount")
-REPLICA_SETS = Resource("apps/v1", "replicasets", "ReplicaSet")
 JOBS = Resource("batch/v1", "jobs", "Job")
-ROLES = Resource("rbac.authorization.k8s.io/v1", "roles", "Role")
-BINDINGS = Resource("rbac.authorization.k8s.io/v1", "rolebindings", "RoleBinding")
-CLUSTER_ROLES = Resource("rbac.authorization.k8s.io/v1", "clusterroles", "ClusterRole", namespaced=False)
-NODES = Resource("v1", "nodes", "Node", namespaced=False)
 VOLUMES = Resource("v1", "persistentvolumes", "PersistentVolume", namespaced=False)
-DEFINITIONS = Resource(
-    "apiextensions.k8s.io/v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False
-)
 TOKEN_REVIEWS = Resource("authentication.k8s.io/v1", "tokenreviews", "TokenReview", namespaced=False)
 ACCESS_REVIEWS = Resource("authorization.k8s.io/v1", "subjectaccessreviews", "SubjectAccessReview", namespaced=False)
 NAME = "allocator"
@@ -74,39 +84,27 @@ INSTANCE: Object = {"owner": "ann", "key": "k", "digest": "d", "template": "t", 
 
 
 @dataclass
-class Place:
+class Place(rights.Place):
     """The chart in a namespace, without a Pod; a second namespace; and what there is of others in both."""
 
-    namespace: str
-    elsewhere: str
-    admin: Api
     server: Api
     person: Api
 
     def fill(self) -> None:
         """What attempts are made at, and may have been deleted by one."""
         for namespace in (self.namespace, self.elsewhere):
-            self._renew(LEASES, NAME, namespace, spec={})
-            self._renew(LEASES, "there", namespace, spec={"holderIdentity": "somebody"})
-            self._renew(CONFIGMAPS, "there", namespace, data={"key": "value"})
-            self._renew(SECRETS, "there", namespace)
-            self._renew(INSTANCES, "there", namespace, spec=INSTANCE)
-            self._renew(PODS, "there", namespace, spec=POD_SPEC)
-            self._renew(DISKS, "there", namespace, spec=DISK)
-            self._renew(DEPLOYMENTS, "there", namespace, spec=WORKLOAD)
-            self._renew(STATEFUL_SETS, "there", namespace, spec={**WORKLOAD, "serviceName": "there"})
-            self._renew(SERVICES, "there", namespace, spec=SERVICE)
-            self._renew(POLICIES, "there", namespace, spec={"podSelector": {}})
-            self._renew(BUDGETS, "there", namespace, spec=BUDGET)
-
-    def _renew(self, resource: Resource, name: str, namespace: str, **content: Any) -> None:
-        with suppress(AlreadyExists):
-            self.admin.create(resource, document(resource, name, namespace, content))
-
-
-def document(resource: Resource, name: str, namespace: str | None, content: Object) -> Object:
-    kind = {"apiVersion": resource.api_version, "kind": resource.kind}
-    return {**kind, "metadata": {"name": name, "namespace": namespace}, **content}
+            self.renew(LEASES, NAME, namespace, spec={})
+            self.renew(LEASES, "there", namespace, spec={"holderIdentity": "somebody"})
+            self.renew(CONFIGMAPS, "there", namespace, data={"key": "value"})
+            self.renew(SECRETS, "there", namespace)
+            self.renew(INSTANCES, "there", namespace, spec=INSTANCE)
+            self.renew(PODS, "there", namespace, spec=POD_SPEC)
+            self.renew(DISKS, "there", namespace, spec=DISK)
+            self.renew(DEPLOYMENTS, "there", namespace, spec=WORKLOAD)
+            self.renew(STATEFUL_SETS, "there", namespace, spec={**WORKLOAD, "serviceName": "there"})
+            self.renew(SERVICES, "there", namespace, spec=SERVICE)
+            self.renew(POLICIES, "there", namespace, spec={"podSelector": {}})
+            self.renew(BUDGETS, "there", namespace, spec=BUDGET)
 
 
 def make_place(mode: str, **values: Any) -> Iterator[Place]:
@@ -147,41 +145,12 @@ def place(request: pytest.FixtureRequest) -> Place:
 
 # ------------------------------------------------------------------------------------------------ attempts
 
-Attempt = Callable[[Place, Api], object]
-
-
-def gets(resource: Resource, name: str = "there", *, elsewhere: bool = False) -> Attempt:
-    return lambda place, api: api.get(resource, name, space(place, resource, elsewhere))
-
-
-def reads(resource: Resource, *, elsewhere: bool = False, everywhere: bool = False) -> Attempt:
-    return lambda place, api: api.list(resource, None if everywhere else space(place, resource, elsewhere))
-
 
 def follows(resource: Resource, name: str = "") -> Attempt:
     def attempt(place: Place, api: Api) -> object:
         field = f"metadata.name={name}" if name else ""
         version = place.admin.list(resource, place.namespace).resource_version
         return list(api.watch(resource, place.namespace, resource_version=version, field_selector=field, timeout=1.0))
-
-    return attempt
-
-
-def makes(resource: Resource, *, elsewhere: bool = False, **content: Any) -> Attempt:
-    def attempt(place: Place, api: Api) -> object:
-        namespace = space(place, resource, elsewhere)
-        api.create(resource, document(resource, "new", namespace, content))
-        return place.admin.delete(resource, "new", namespace)
-
-    return attempt
-
-
-def updates(
-    resource: Resource, name: str = "there", *, subresource: str = "", elsewhere: bool = False, **content: Any
-) -> Attempt:
-    def attempt(place: Place, api: Api) -> object:
-        found = place.admin.get(resource, name, space(place, resource, elsewhere))
-        return api.replace(resource, {**found, **content}, subresource)
 
     return attempt
 
@@ -197,43 +166,6 @@ def marks(resource: Resource, name: str = "there") -> Attempt:
     return attempt
 
 
-def patches(resource: Resource, name: str = "there") -> Attempt:
-    def attempt(place: Place, api: Api) -> object:
-        found = place.admin.get(resource, name, space(place, resource, False))["metadata"]
-        kept = {field: found[field] for field in ("name", "namespace", "uid")}
-        return api.patch(resource, {"metadata": {**kept, "labels": {"a": "b"}}})
-
-    return attempt
-
-
-def deletes(resource: Resource, name: str = "there", *, elsewhere: bool = False) -> Attempt:
-    def attempt(place: Place, api: Api) -> object:
-        namespace = space(place, resource, elsewhere)
-        uid = place.admin.get(resource, name, namespace)["metadata"]["uid"]
-        api.delete(resource, name, namespace)
-        until("it is gone", lambda: is_gone(place.admin, resource, name, namespace, uid))
-        return place.fill()
-
-    return attempt
-
-
-def is_gone(admin: Api, resource: Resource, name: str, namespace: str | None, uid: str) -> bool:
-    try:
-        return bool(admin.get(resource, name, namespace)["metadata"]["uid"] != uid)
-    except NotFound:
-        return True
-
-
-def tells(*, elsewhere: bool = False) -> Attempt:
-    def attempt(place: Place, api: Api) -> object:
-        namespace = place.elsewhere if elsewhere else place.namespace
-        about = {"involvedObject": {"kind": "Instance", "name": "there", "namespace": namespace}}
-        metadata = {"generateName": "there.", "namespace": namespace}
-        return api.create(EVENTS, {"metadata": metadata, **about, "reason": "Ready", "type": "Normal"})
-
-    return attempt
-
-
 def asks(resource: Resource, **spec: Any) -> Attempt:
     """A review, which is answered and not kept."""
 
@@ -244,11 +176,6 @@ def asks(resource: Resource, **spec: Any) -> Attempt:
     return attempt
 
 
-def space(place: Place, resource: Resource, elsewhere: bool) -> str | None:
-    return (place.elsewhere if elsewhere else place.namespace) if resource.namespaced else None
-
-
-REFERENCE = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"}
 STATUS: Object = {"status": {"phase": "Ready"}}
 ASKED = {"user": "ann", "resourceAttributes": {"verb": "get", "resource": "pods"}}
 
@@ -259,7 +186,7 @@ ALLOWED: dict[str, Attempt] = {
     "make a Lease": makes(LEASES, spec={}),
     "see its Pods": reads(PODS),
     "follow its Pods": follows(PODS),
-    "write an Event": tells(),
+    "write an Event": tells("Instance", "there"),
     "read Events": reads(EVENTS),
     "see the instances": reads(INSTANCES),
     "follow the instances": follows(INSTANCES),
@@ -312,7 +239,7 @@ DENIED: dict[str, Attempt] = {
     "make a Deployment elsewhere": makes(DEPLOYMENTS, elsewhere=True, spec=WORKLOAD),
     "delete a disk elsewhere": deletes(DISKS, elsewhere=True),
     "see the Pods elsewhere": reads(PODS, elsewhere=True),
-    "write an Event elsewhere": tells(elsewhere=True),
+    "write an Event elsewhere": tells("Instance", "there", elsewhere=True),
     # ---- of what is in its own, only as it is used
     "patch an instance": patches(INSTANCES),
     "patch a Deployment": patches(DEPLOYMENTS),
@@ -327,7 +254,7 @@ DENIED: dict[str, Attempt] = {
     "see its own account": gets(ACCOUNTS, NAME),
     "make an account": makes(ACCOUNTS),
     "change its own rights": patches(ROLES, NAME),
-    "give rights": makes(BINDINGS, roleRef=REFERENCE, subjects=[]),
+    "give rights": makes(BINDINGS, **BINDING),
     "see what others may": reads(CLUSTER_ROLES),
     "ask what others may": asks(ACCESS_REVIEWS, **ASKED),
     # ---- and of the cluster nothing else
@@ -359,24 +286,6 @@ PERSON_DENIED: dict[str, Attempt] = {
 }
 
 
-def may(place: Place, api: Api, attempt: Attempt) -> Exception | None:
-    """The refusal by RBAC, if it is one."""
-    try:
-        attempt(place, api)
-    except Forbidden as refusal:
-        return refusal
-    return None
-
-
-def each(common: dict[str, Attempt], **more: dict[str, Attempt]) -> list[Any]:
-    """`more` by place."""
-    return [
-        pytest.param(place, attempt, id=f"{place}: {what}")
-        for place, added in more.items()
-        for what, attempt in {**common, **added}.items()
-    ]
-
-
 @pytest.mark.parametrize(("place", "attempt"), each(ALLOWED, usual=ALLOWED_USUALLY, narrow={}), indirect=["place"])
 def test_what_the_server_needs_it_may(place: Place, attempt: Attempt) -> None:
     assert may(place, place.server, attempt) is None
@@ -394,27 +303,6 @@ def test_users_have_no_rights_and_need_none(usual: Place, attempt: Attempt) -> N
     assert_lacks_the_right(usual, usual.person, attempt)
 
 
-def assert_lacks_the_right(place: Place, api: Api, attempt: Attempt) -> None:
-    refusal = may(place, api, attempt)
-    assert refusal is not None, "it passed"
-    assert "cannot" in str(refusal)
-    assert may(place, place.admin, attempt) is None  # it is the rights that it lacks
-
-
-def test_people_with_the_usual_role_may_look_at_instances_and_not_more(usual: Place) -> None:
-    subject = {"kind": "ServiceAccount", "name": "ann", "namespace": usual.elsewhere}
-    for role, allowed, denied in (
-        ("view", reads(INSTANCES), makes(INSTANCES, spec=INSTANCE)),
-        ("edit", reads(INSTANCES), makes(INSTANCES, spec=INSTANCE)),
-    ):
-        usual.admin.create(ACCOUNTS, {"metadata": {"name": role, "namespace": usual.namespace}})
-        reference = {**REFERENCE, "name": role}
-        subject = {"kind": "ServiceAccount", "name": role, "namespace": usual.namespace}
-        metadata = {"name": role, "namespace": usual.namespace}
-        usual.admin.create(BINDINGS, {"metadata": metadata, "roleRef": reference, "subjects": [subject]})
-        person = account(usual.namespace, role)
-        until(
-            f"the role {role} includes instances",
-            lambda person=person, allowed=allowed: may(usual, person, allowed) is None,  # type: ignore[misc]
-        )
-        assert may(usual, person, denied) is not None
+@pytest.mark.parametrize("role", ["view", "edit"])
+def test_people_with_the_usual_role_may_look_at_instances_and_not_more(usual: Place, role: str) -> None:
+    assert_people_may(usual, role, reads(INSTANCES), makes(INSTANCES, spec=INSTANCE))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,6 @@ from ansible_collections.muster.coordination.plugins.module_utils.api import (
     STATEFUL_SETS,
     AlreadyExists,
     Api,
-    Forbidden,
     Resource,
 )
 from ansible_collections.muster.coordination.plugins.module_utils.verbs.partitions import (
@@ -37,15 +36,30 @@ from ansible_collections.muster.coordination.plugins.module_utils.verbs.partitio
     KEY_SPACES,
     PARTITIONS,
 )
+from ansible_collections.muster.coordination.tests.support import rights
 from ansible_collections.muster.coordination.tests.support.at_cluster import account, administrator, run, until
+from ansible_collections.muster.coordination.tests.support.rights import (
+    ACCOUNTS,
+    BINDING,
+    BINDINGS,
+    SECRETS,
+    Attempt,
+    Object,
+    assert_lacks_the_right,
+    assert_people_may,
+    deletes,
+    document,
+    gets,
+    may,
+    patches,
+    reads,
+    space,
+    tells,
+)
 
-Object = dict[str, Any]
 KUSTOMIZE = Path(__file__).resolve().parents[2] / "kustomize" / "partitions"
 KINDS = (KEY_SPACES, PARTITIONS, ASSIGNMENTS)
-SECRETS = Resource("v1", "secrets", "Secret")
 CLAIMS = Resource("v1", "persistentvolumeclaims", "PersistentVolumeClaim")
-ACCOUNTS = Resource("v1", "serviceaccounts", "ServiceAccount")
-BINDINGS = Resource("rbac.authorization.k8s.io/v1", "rolebindings", "RoleBinding")
 REVIEWS = Resource("authorization.k8s.io/v1", "selfsubjectrulesreviews", "SelfSubjectRulesReview", namespaced=False)
 PROCESSES = ("worker", "router", "reconciler", "assigner")
 OWN, OTHER = "default.partition-worker-0", "default.partition-worker-99"  # Leases of workers, and one that is too much
@@ -63,35 +77,26 @@ STATUS: dict[Resource, Object] = {
 
 
 @dataclass
-class Place:
+class Place(rights.Place):
     """All of it in a namespace, without a Pod; a second namespace; and what there is of others in both."""
 
-    namespace: str
-    elsewhere: str
-    admin: Api
     accounts: dict[str, Api]
 
     def fill(self) -> None:
         """What attempts are made at, and may have been deleted by one."""
         for namespace in (self.namespace, self.elsewhere):
             for kind in KINDS:
-                self._renew(kind, NAMES[kind], namespace, spec=SPECS[kind])
+                self.renew(kind, NAMES[kind], namespace, spec=SPECS[kind])
             for lease in (OWN, OTHER, "partition-reconciler", "partition-assigner", "foreign"):
-                self._renew(LEASES, lease, namespace, spec={"holderIdentity": "somebody"})
-            self._renew(SECRETS, "partitions", namespace)
-            self._renew(CONFIGMAPS, "foreign", namespace)
+                self.renew(LEASES, lease, namespace, spec={"holderIdentity": "somebody"})
+            self.renew(SECRETS, "partitions", namespace)
+            self.renew(CONFIGMAPS, "foreign", namespace)
 
-    def _renew(self, resource: Resource, name: str, namespace: str, **content: Any) -> None:
-        with suppress(AlreadyExists):
-            self.admin.create(resource, document(resource, name, namespace, content))
+    def name_of(self, resource: Resource) -> str:
+        return NAMES[resource]
 
 
 NAMES = {KEY_SPACES: "default", PARTITIONS: "part", ASSIGNMENTS: "asked"}
-
-
-def document(resource: Resource, name: str, namespace: str | None, content: Object) -> Object:
-    kind = {"apiVersion": resource.api_version, "kind": resource.kind}
-    return {**kind, "metadata": {"name": name, "namespace": namespace}, **content}
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +125,10 @@ def make_place(kind: str, directory: Path, processes: Sequence[str]) -> Iterator
     place = Place(namespace, elsewhere, admin, {**accounts, "nobody": account(namespace, "nobody")})
     place.fill()
     for name in processes:
-        until(f"the rights of the {name} are known", lambda name=name: may(place, name, reads(PARTITIONS)) is None)
+        until(
+            f"the rights of the {name} are known",
+            lambda name=name: may(place, accounts[name], reads(PARTITIONS)) is None,
+        )
     try:
         yield place
     finally:
@@ -150,16 +158,6 @@ def write(directory: Path, namespace: str, components: Sequence[str]) -> Path:
 
 # ------------------------------------------------------------------------------------------------ attempts
 
-Attempt = Callable[[Place, Api], object]
-
-
-def gets(resource: Resource, name: str = "", *, elsewhere: bool = False) -> Attempt:
-    return lambda place, api: api.get(resource, name or NAMES[resource], space(place, elsewhere))
-
-
-def reads(resource: Resource, *, elsewhere: bool = False) -> Attempt:
-    return lambda place, api: api.list(resource, space(place, elsewhere))
-
 
 def follows(resource: Resource) -> Attempt:
     """List and watch: the first thing that comes after the list."""
@@ -179,7 +177,7 @@ def touched(obj: Object, value: str) -> Object:
 
 def makes(resource: Resource, name: str = "new", *, elsewhere: bool = False, **content: Any) -> Attempt:
     def attempt(place: Place, api: Api) -> object:
-        namespace = space(place, elsewhere)
+        namespace = space(place, resource, elsewhere)
         api.create(resource, document(resource, name, namespace, content or {"spec": SPECS.get(resource, {})}))
         return place.admin.delete(resource, name, namespace)
 
@@ -192,7 +190,7 @@ def updates(
     """Write the object with this content, or with an annotation."""
 
     def attempt(place: Place, api: Api) -> object:
-        found = place.admin.get(resource, name or NAMES[resource], space(place, elsewhere))
+        found = place.admin.get(resource, name or NAMES[resource], space(place, resource, elsewhere))
         if status:
             return api.replace(resource, {**found, "status": STATUS[resource]}, "status")
         return api.replace(resource, {**found, **(content or {"metadata": {**found["metadata"], "annotations": {}}})})
@@ -200,37 +198,7 @@ def updates(
     return attempt
 
 
-def patches(resource: Resource, name: str = "") -> Attempt:
-    def attempt(place: Place, api: Api) -> object:
-        return api.patch(resource, touched(place.admin.get(resource, name or NAMES[resource], place.namespace), "a"))
-
-    return attempt
-
-
-def deletes(resource: Resource, name: str = "") -> Attempt:
-    def attempt(place: Place, api: Api) -> object:
-        api.delete(resource, name or NAMES[resource], place.namespace)
-        return place.fill()
-
-    return attempt
-
-
-def tells(*, elsewhere: bool = False) -> Attempt:
-    def attempt(place: Place, api: Api) -> object:
-        namespace = space(place, elsewhere)
-        about = {"involvedObject": {"kind": "Assignment", "name": "asked", "namespace": namespace}}
-        metadata = {"generateName": "asked.", "namespace": namespace}
-        return api.create(EVENTS, {"metadata": metadata, **about, "reason": "Committed", "type": "Normal"})
-
-    return attempt
-
-
-def space(place: Place, elsewhere: bool) -> str:
-    return place.elsewhere if elsewhere else place.namespace
-
-
 HOLDER = {"spec": {"holderIdentity": "me"}}
-BINDING = {"roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"}, "subjects": []}
 READ: dict[str, Attempt] = {
     **{f"read a {kind.kind}": gets(kind) for kind in KINDS},
     "list the Partitions": reads(PARTITIONS),
@@ -262,7 +230,7 @@ ALLOWED: dict[str, dict[str, Attempt]] = {
         "lead": updates(LEASES, "partition-reconciler", **HOLDER),
         "make a Lease": makes(LEASES),
         "see the Pods": reads(PODS),
-        "write an Event": tells(),
+        "write an Event": tells("Assignment", "asked"),
     },
     "assigner": {
         **READ,
@@ -273,7 +241,7 @@ ALLOWED: dict[str, dict[str, Attempt]] = {
         "lead": updates(LEASES, "partition-assigner", **HOLDER),
         "make a Lease": makes(LEASES),
         "see the Pods": reads(PODS),
-        "write an Event": tells(),
+        "write an Event": tells("Assignment", "asked"),
     },
 }
 NOBODY: dict[str, Attempt] = {
@@ -326,7 +294,7 @@ ONLY_FOLLOWERS: dict[str, Attempt] = {  # a worker looks at what concerns it, an
 }
 NO_CONTROLLER: dict[str, Attempt] = {
     "see the Pods": reads(PODS),
-    "write an Event": tells(),
+    "write an Event": tells("Assignment", "asked"),
     "write a Partition": updates(PARTITIONS),
 }
 DENIED: dict[str, dict[str, Attempt]] = {
@@ -345,16 +313,7 @@ DENIED: dict[str, dict[str, Attempt]] = {
 }
 
 
-def may(place: Place, process: str, attempt: Attempt) -> Exception | None:
-    """The refusal by RBAC, if it is one."""
-    try:
-        attempt(place, place.accounts[process] if process else place.admin)
-    except Forbidden as refusal:
-        return refusal
-    return None
-
-
-def each(attempts: dict[str, dict[str, Attempt]]) -> list[Any]:
+def of_each(attempts: dict[str, dict[str, Attempt]]) -> list[Any]:
     return [
         pytest.param(process, attempt, id=f"{process}: {what}")
         for process, those in attempts.items()
@@ -362,17 +321,14 @@ def each(attempts: dict[str, dict[str, Attempt]]) -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize(("process", "attempt"), each(ALLOWED))
+@pytest.mark.parametrize(("process", "attempt"), of_each(ALLOWED))
 def test_what_a_process_needs_it_may(place: Place, process: str, attempt: Attempt) -> None:
-    assert may(place, process, attempt) is None
+    assert may(place, place.accounts[process], attempt) is None
 
 
-@pytest.mark.parametrize(("process", "attempt"), each(DENIED))
+@pytest.mark.parametrize(("process", "attempt"), of_each(DENIED))
 def test_nothing_else_it_may(place: Place, process: str, attempt: Attempt) -> None:
-    refusal = may(place, process, attempt)
-    assert refusal is not None, "it passed"
-    assert "cannot" in str(refusal)
-    assert may(place, "", attempt) is None  # it is the rights that it lacks
+    assert_lacks_the_right(place, place.accounts[process], attempt)
 
 
 # ------------------------------------------------------------------------------------------------ all rules
@@ -444,11 +400,4 @@ def listed(place: Place, process: str) -> set[Rule]:
     ],
 )
 def test_people_with_the_usual_roles_may_ask(place: Place, role: str, allowed: Attempt, denied: Attempt) -> None:
-    place.admin.create(ACCOUNTS, {"metadata": {"name": role, "namespace": place.namespace}})
-    subject = {"kind": "ServiceAccount", "name": role, "namespace": place.namespace}
-    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role}
-    metadata = {"name": role, "namespace": place.namespace}
-    place.admin.create(BINDINGS, {"metadata": metadata, "roleRef": reference, "subjects": [subject]})
-    place.accounts[role] = account(place.namespace, role)
-    until(f"the role {role} includes key spaces", lambda: may(place, role, allowed) is None)
-    assert may(place, role, denied) is not None
+    assert_people_may(place, role, allowed, denied)

@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -31,25 +30,37 @@ from ansible_collections.muster.coordination.plugins.module_utils.api import (
     STATEFUL_SETS,
     AlreadyExists,
     Api,
-    Forbidden,
-    NotFound,
-    Resource,
 )
 from ansible_collections.muster.coordination.plugins.module_utils.verbs.swarm import SWARMS
+from ansible_collections.muster.coordination.tests.support import rights
 from ansible_collections.muster.coordination.tests.support.at_cluster import account, administrator, run, until
-
-Object = dict[str, Any]
-KUSTOMIZE = Path(__file__).resolve().parents[2] / "kustomize"
-DEFINITIONS = Resource(
-    "apiextensions.k8s.io/v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False
+from ansible_collections.muster.coordination.tests.support.rights import (
+    ACCOUNTS,
+    BINDING,
+    BINDINGS,
+    CLUSTER_ROLES,
+    DEFINITIONS,
+    NODES,
+    REPLICA_SETS,
+    ROLES,
+    SECRETS,
+    Attempt,
+    Object,
+    assert_lacks_the_right,
+    assert_people_may,
+    deletes,
+    each,
+    gets,
+    is_gone,
+    makes,
+    may,
+    patches,
+    reads,
+    tells,
+    updates,
 )
-NODES = Resource("v1", "nodes", "Node", namespaced=False)
-SECRETS = Resource("v1", "secrets", "Secret")
-ACCOUNTS = Resource("v1", "serviceaccounts", "ServiceAccount")
-REPLICA_SETS = Resource("apps/v1", "replicasets", "ReplicaSet")
-ROLES = Resource("rbac.authorization.k8s.io/v1", "roles", "Role")
-CLUSTER_ROLES = Resource("rbac.authorization.k8s.io/v1", "clusterroles", "ClusterRole", namespaced=False)
-BINDINGS = Resource("rbac.authorization.k8s.io/v1", "rolebindings", "RoleBinding")
+
+KUSTOMIZE = Path(__file__).resolve().parents[2] / "kustomize"
 NAME, WORKER, CONFIG = "swarm-operator", "swarm-worker", "swarm-worker-config"
 TREES = {
     "cluster": ["overlays/cluster"],
@@ -59,13 +70,10 @@ TREES = {
 
 
 @dataclass
-class Place:
+class Place(rights.Place):
     """Operator and worker in a namespace, without a Pod; a second namespace; and what there is of others in both."""
 
-    namespace: str
-    elsewhere: str
     kind: str
-    admin: Api
     operator: Api
     worker: Api
 
@@ -77,27 +85,18 @@ class Place:
     def fill(self) -> None:
         """What attempts are made at, and may have been deleted by one."""
         for namespace in (self.namespace, self.elsewhere):
-            self._renew(LEASES, self.lease, namespace, spec={})
-            self._renew(LEASES, "foreign", namespace, spec={"holderIdentity": "somebody"})
+            self.renew(LEASES, self.lease, namespace, spec={})
+            self.renew(LEASES, "foreign", namespace, spec={"holderIdentity": "somebody"})
             for name in ("foreign", CONFIG, f"{CONFIG}-1", f"{CONFIG}-15", f"{CONFIG}-16"):
-                self._renew(CONFIGMAPS, name, namespace, data={"key": "value"})
-            self._renew(SECRETS, "foreign", namespace)
-            self._renew(SWARMS, "swarm", namespace, spec={})
-            self._renew(PODS, "idle", namespace, spec=pod_spec())
+                self.renew(CONFIGMAPS, name, namespace, data={"key": "value"})
+            self.renew(SECRETS, "foreign", namespace)
+            self.renew(SWARMS, "swarm", namespace, spec={})
+            self.renew(PODS, "idle", namespace, spec=pod_spec())
             for kind in (STATEFUL_SETS, DEPLOYMENTS):
-                self._renew(kind, "pool", namespace, spec=workload_spec())
-        self._renew(CONFIGMAPS, f"{NAME}-shards", self.namespace, data={"table": ""})
+                self.renew(kind, "pool", namespace, spec=workload_spec())
+        self.renew(CONFIGMAPS, f"{NAME}-shards", self.namespace, data={"table": ""})
         for ordinal in (9, 10):  # the last replica that the Role names a Lease of, and the one after it
-            self._renew(LEASES, f"{NAME}-{NAME}-{ordinal}", self.namespace, spec={})
-
-    def _renew(self, resource: Resource, name: str, namespace: str, **content: Any) -> None:
-        with suppress(AlreadyExists):
-            self.admin.create(resource, document(resource, name, namespace, content))
-
-
-def document(resource: Resource, name: str, namespace: str | None, content: Object) -> Object:
-    kind = {"apiVersion": resource.api_version, "kind": resource.kind}
-    return {**kind, "metadata": {"name": name, "namespace": namespace}, **content}
+            self.renew(LEASES, f"{NAME}-{NAME}-{ordinal}", self.namespace, spec={})
 
 
 def pod_spec() -> Object:
@@ -129,7 +128,7 @@ def make_place(kind: str, directory: Path) -> Iterator[Place]:
     worker = write(directory, "worker", namespace, [f"{WORKER}/base", f"{WORKER}/components/one-configmap"], WORKER)
     for what in (operator, worker):
         run("kubectl", "apply", "-k", str(what))
-    place = Place(namespace, elsewhere, kind, admin, account(namespace, NAME), account(namespace, WORKER))
+    place = Place(namespace, elsewhere, admin, kind, account(namespace, NAME), account(namespace, WORKER))
     place.fill()
     until("the operator's rights are known", lambda: may(place, place.operator, reads(PODS)) is None)
     until("the worker's rights are known", lambda: may(place, place.worker, reads(CONFIGMAPS, named=CONFIG)) is None)
@@ -191,61 +190,9 @@ def place(request: pytest.FixtureRequest) -> Place:
 
 # ------------------------------------------------------------------------------------------------ attempts
 
-Attempt = Callable[[Place, Api], object]
-Name = str | Callable[[Place], str]
-
 
 def own(place: Place) -> str:
     return place.lease
-
-
-def gets(resource: Resource, name: Name, *, subresource: str = "", elsewhere: bool = False) -> Attempt:
-    return lambda place, api: api.get(resource, called(place, name), space(place, resource, elsewhere), subresource)
-
-
-def reads(resource: Resource, *, named: str = "", elsewhere: bool = False, everywhere: bool = False) -> Attempt:
-    """`named`: only this one, as who follows one object does."""
-    field = f"metadata.name={named}" if named else ""
-    return lambda place, api: api.list(
-        resource, None if everywhere else space(place, resource, elsewhere), field_selector=field
-    )
-
-
-def makes(resource: Resource, *, elsewhere: bool = False, **content: Any) -> Attempt:
-    def attempt(place: Place, api: Api) -> object:
-        namespace = space(place, resource, elsewhere)
-        api.create(resource, document(resource, "new", namespace, content))
-        return place.admin.delete(resource, "new", namespace)
-
-    return attempt
-
-
-def updates(
-    resource: Resource, name: Name, *, subresource: str = "", elsewhere: bool = False, **content: Any
-) -> Attempt:
-    def attempt(place: Place, api: Api) -> object:
-        namespace = space(place, resource, elsewhere)
-        found = place.admin.get(resource, called(place, name), namespace, subresource)
-        return api.replace(resource, {**found, **content}, subresource)
-
-    return attempt
-
-
-def patches(resource: Resource, name: Name) -> Attempt:
-    def attempt(place: Place, api: Api) -> object:
-        found = place.admin.get(resource, called(place, name), space(place, resource, False))["metadata"]
-        kept = {field: found[field] for field in ("name", "namespace", "uid")}
-        return api.patch(resource, {"metadata": {**kept, "labels": {"a": "b"}}})
-
-    return attempt
-
-
-def deletes(resource: Resource, name: Name) -> Attempt:
-    def attempt(place: Place, api: Api) -> object:
-        api.delete(resource, called(place, name), space(place, resource, False))
-        return place.fill()
-
-    return attempt
 
 
 def evicts(*, elsewhere: bool = False) -> Attempt:
@@ -253,38 +200,12 @@ def evicts(*, elsewhere: bool = False) -> Attempt:
         namespace = place.elsewhere if elsewhere else place.namespace
         pod = place.admin.get(PODS, "idle", namespace)
         api.evict("idle", namespace, uid=pod["metadata"]["uid"])
-        until("the Pod is gone", lambda: is_gone(place.admin, namespace, pod["metadata"]["uid"]))
+        until("the Pod is gone", lambda: is_gone(place.admin, PODS, "idle", namespace, pod["metadata"]["uid"]))
         return place.fill()
 
     return attempt
 
 
-def is_gone(admin: Api, namespace: str, uid: str) -> bool:
-    try:
-        return bool(admin.get(PODS, "idle", namespace)["metadata"]["uid"] != uid)
-    except NotFound:
-        return True
-
-
-def tells(*, elsewhere: bool = False) -> Attempt:
-    def attempt(place: Place, api: Api) -> object:
-        namespace = place.elsewhere if elsewhere else place.namespace
-        about = {"involvedObject": {"kind": "Swarm", "name": "swarm", "namespace": namespace}}
-        metadata = {"generateName": "swarm.", "namespace": namespace}
-        return api.create(EVENTS, {"metadata": metadata, **about, "reason": "Rebalanced", "type": "Normal"})
-
-    return attempt
-
-
-def called(place: Place, name: Name) -> str:
-    return name if isinstance(name, str) else name(place)
-
-
-def space(place: Place, resource: Resource, elsewhere: bool) -> str | None:
-    return (place.elsewhere if elsewhere else place.namespace) if resource.namespaced else None
-
-
-BINDING = {"roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"}, "subjects": []}
 STATUS: Object = {"status": {"converged": False}}
 DATA: Object = {"data": {"config.yml": "workloads: {}"}}
 
@@ -292,7 +213,7 @@ ALLOWED: dict[str, Attempt] = {
     "read its Lease": gets(LEASES, own),
     "renew its Lease": updates(LEASES, own, spec={"holderIdentity": "somebody"}),
     "make a Lease": makes(LEASES, spec={}),
-    "write an Event": tells(),
+    "write an Event": tells("Swarm", "swarm"),
     "see the workers": reads(PODS),
     "see their StatefulSets": reads(STATEFUL_SETS),
     "see their Deployments": reads(DEPLOYMENTS),
@@ -318,7 +239,7 @@ ALLOWED_TO_CLUSTER: dict[str, Attempt] = {
     "say how a Swarm elsewhere stands": updates(SWARMS, "swarm", subresource="status", elsewhere=True, **STATUS),
     "write the workers' ConfigMap elsewhere": updates(CONFIGMAPS, CONFIG, elsewhere=True, **DATA),
     "evict a worker elsewhere": evicts(elsewhere=True),
-    "write an Event elsewhere": tells(elsewhere=True),
+    "write an Event elsewhere": tells("Swarm", "swarm", elsewhere=True),
 }
 ALLOWED_TO_SHARDS: dict[str, Attempt] = {
     **ALLOWED_WITH_SWARMS,
@@ -367,7 +288,7 @@ DENIED_ELSEWHERE: dict[str, Attempt] = {
     "see the ConfigMaps elsewhere": reads(CONFIGMAPS, elsewhere=True),
     "write the workers' ConfigMap elsewhere": updates(CONFIGMAPS, CONFIG, elsewhere=True, **DATA),
     "evict a worker elsewhere": evicts(elsewhere=True),
-    "write an Event elsewhere": tells(elsewhere=True),
+    "write an Event elsewhere": tells("Swarm", "swarm", elsewhere=True),
 }
 DENIED_TO_SHARDS: dict[str, Attempt] = {
     **DENIED_ELSEWHERE,
@@ -391,24 +312,6 @@ WORKER_DENIED: dict[str, Attempt] = {
     "see the Pods": reads(PODS),
     "see the Swarms": reads(SWARMS),
 }
-
-
-def may(place: Place, api: Api, attempt: Attempt) -> Exception | None:
-    """The refusal by RBAC, if it is one."""
-    try:
-        attempt(place, api)
-    except Forbidden as refusal:
-        return refusal
-    return None
-
-
-def each(common: dict[str, Attempt], **more: dict[str, Attempt]) -> list[Any]:
-    """`more` by place."""
-    return [
-        pytest.param(place, attempt, id=f"{place}: {what}")
-        for place, added in more.items()
-        for what, attempt in {**common, **added}.items()
-    ]
 
 
 @pytest.mark.parametrize(
@@ -439,13 +342,6 @@ def test_a_worker_may_nothing_else(labels: Place, attempt: Attempt) -> None:
     assert_lacks_the_right(labels, labels.worker, attempt)
 
 
-def assert_lacks_the_right(place: Place, api: Api, attempt: Attempt) -> None:
-    refusal = may(place, api, attempt)
-    assert refusal is not None, "it passed"
-    assert "cannot" in str(refusal)
-    assert may(place, place.admin, attempt) is None  # it is the rights that it lacks
-
-
 @pytest.mark.parametrize(
     ("role", "allowed", "denied"),
     [
@@ -456,11 +352,4 @@ def assert_lacks_the_right(place: Place, api: Api, attempt: Attempt) -> None:
 def test_people_with_the_usual_roles_may_ask_for_swarms(
     cluster: Place, role: str, allowed: Attempt, denied: Attempt
 ) -> None:
-    cluster.admin.create(ACCOUNTS, {"metadata": {"name": role, "namespace": cluster.namespace}})
-    subject = {"kind": "ServiceAccount", "name": role, "namespace": cluster.namespace}
-    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role}
-    metadata = {"name": role, "namespace": cluster.namespace}
-    cluster.admin.create(BINDINGS, {"metadata": metadata, "roleRef": reference, "subjects": [subject]})
-    person = account(cluster.namespace, role)
-    until(f"the role {role} includes Swarms", lambda: may(cluster, person, allowed) is None)
-    assert may(cluster, person, denied) is not None
+    assert_people_may(cluster, role, allowed, denied)

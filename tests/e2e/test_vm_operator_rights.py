@@ -13,52 +13,59 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from ansible_collections.muster.coordination.plugins.module_utils.api import (
     CONFIGMAPS,
+    EVENTS,
     LEASES,
     NAMESPACES,
     PODS,
-    AlreadyExists,
+    STATEFUL_SETS,
     Api,
-    Forbidden,
     Resource,
 )
+from ansible_collections.muster.coordination.tests.support import rights
 from ansible_collections.muster.coordination.tests.support.at_cluster import account, administrator, run, until
+from ansible_collections.muster.coordination.tests.support.rights import (
+    ACCOUNTS,
+    BINDING,
+    BINDINGS,
+    CLUSTER_ROLES,
+    DEFINITIONS,
+    NODES,
+    ROLES,
+    SECRETS,
+    Attempt,
+    Object,
+    assert_lacks_the_right,
+    assert_people_may,
+    deletes,
+    each,
+    gets,
+    makes,
+    may,
+    patches,
+    reads,
+    tells,
+    updates,
+)
 
-Object = dict[str, Any]
 CHART = Path(__file__).resolve().parents[2] / "charts" / "vm-operator"
 MACHINES = Resource("muster.dev/v1alpha1", "virtualmachines", "VirtualMachine")
-DEFINITIONS = Resource(
-    "apiextensions.k8s.io/v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False
-)
-NODES = Resource("v1", "nodes", "Node", namespaced=False)
-SECRETS = Resource("v1", "secrets", "Secret")
-EVENTS = Resource("v1", "events", "Event")
-ACCOUNTS = Resource("v1", "serviceaccounts", "ServiceAccount")
-ROLES = Resource("rbac.authorization.k8s.io/v1", "roles", "Role")
-CLUSTER_ROLES = Resource("rbac.authorization.k8s.io/v1", "clusterroles", "ClusterRole", namespaced=False)
-BINDINGS = Resource("rbac.authorization.k8s.io/v1", "rolebindings", "RoleBinding")
-STATEFULSETS = Resource("apps/v1", "statefulsets", "StatefulSet")
 NAME = "vm-operator"
 SPEC = {"cores": 1, "memory": "1Gi", "image": "debian-13"}
 
 
 @dataclass
-class Place:
+class Place(rights.Place):
     """The chart in a namespace, without a Pod; a second namespace; and what there is of others in both."""
 
-    namespace: str
-    elsewhere: str
     mode: str
-    admin: Api
     operator: Api
 
     @property
@@ -69,24 +76,15 @@ class Place:
     def fill(self) -> None:
         """What attempts are made at, and may have been deleted by one."""
         for namespace in (self.namespace, self.elsewhere):
-            self._renew(LEASES, self.lease, namespace, spec={})
-            self._renew(LEASES, "foreign", namespace, spec={"holderIdentity": "somebody"})
-            self._renew(CONFIGMAPS, "foreign", namespace, data={"key": "value"})
-            self._renew(SECRETS, "foreign", namespace)
-            self._renew(MACHINES, "machine", namespace, spec=SPEC)
-            self._renew(PODS, "idle", namespace, spec=pod_spec())
-        self._renew(CONFIGMAPS, f"{NAME}-shards", self.namespace, data={"table": ""})
+            self.renew(LEASES, self.lease, namespace, spec={})
+            self.renew(LEASES, "foreign", namespace, spec={"holderIdentity": "somebody"})
+            self.renew(CONFIGMAPS, "foreign", namespace, data={"key": "value"})
+            self.renew(SECRETS, "foreign", namespace)
+            self.renew(MACHINES, "machine", namespace, spec=SPEC)
+            self.renew(PODS, "idle", namespace, spec=pod_spec())
+        self.renew(CONFIGMAPS, f"{NAME}-shards", self.namespace, data={"table": ""})
         for ordinal in (9, 10):  # the last replica that the chart's maxReplicas allows, and the one after it
-            self._renew(LEASES, f"{NAME}-{NAME}-{ordinal}", self.namespace, spec={})
-
-    def _renew(self, resource: Resource, name: str, namespace: str, **content: Any) -> None:
-        with suppress(AlreadyExists):
-            self.admin.create(resource, document(resource, name, namespace, content))
-
-
-def document(resource: Resource, name: str, namespace: str | None, content: Object) -> Object:
-    kind = {"apiVersion": resource.api_version, "kind": resource.kind}
-    return {**kind, "metadata": {"name": name, "namespace": namespace}, **content}
+            self.renew(LEASES, f"{NAME}-{NAME}-{ordinal}", self.namespace, spec={})
 
 
 def pod_spec() -> Object:
@@ -108,7 +106,7 @@ def make_place(mode: str, watched: str) -> Iterator[Place]:
         "cloud": {"enabled": False, "url": "http://127.0.0.1:9"},
     }
     run("helm", "install", "vm", str(CHART), "--namespace", namespace, "--values", "-", given=json.dumps(values))
-    place = Place(namespace, elsewhere, mode, admin, account(namespace, NAME))
+    place = Place(namespace, elsewhere, admin, mode, account(namespace, NAME))
     place.fill()
     until("its rights are known", lambda: may(place, place.operator, reads(PODS)) is None)
     try:
@@ -138,63 +136,9 @@ def place(request: pytest.FixtureRequest) -> Place:
 
 # ------------------------------------------------------------------------------------------------ attempts
 
-Attempt = Callable[[Place, Api], object]
-Name = str | Callable[[Place], str]
-
 
 def own(place: Place) -> str:
     return place.lease
-
-
-def gets(resource: Resource, name: Name, *, elsewhere: bool = False) -> Attempt:
-    return lambda place, api: api.get(resource, named(place, name), space(place, resource, elsewhere))
-
-
-def reads(resource: Resource, *, elsewhere: bool = False, everywhere: bool = False) -> Attempt:
-    return lambda place, api: api.list(resource, None if everywhere else space(place, resource, elsewhere))
-
-
-def makes(resource: Resource, *, elsewhere: bool = False, **content: Any) -> Attempt:
-    def attempt(place: Place, api: Api) -> object:
-        namespace = space(place, resource, elsewhere)
-        api.create(resource, document(resource, "new", namespace, content))
-        return place.admin.delete(resource, "new", namespace)
-
-    return attempt
-
-
-def updates(
-    resource: Resource, name: Name, *, subresource: str = "", elsewhere: bool = False, **content: Any
-) -> Attempt:
-    def attempt(place: Place, api: Api) -> object:
-        found = place.admin.get(resource, named(place, name), space(place, resource, elsewhere))
-        return api.replace(resource, {**found, **content}, subresource)
-
-    return attempt
-
-
-def patches(resource: Resource, name: Name) -> Attempt:
-    def attempt(place: Place, api: Api) -> object:
-        found = place.admin.get(resource, named(place, name), space(place, resource, False))["metadata"]
-        kept = {field: found[field] for field in ("name", "namespace", "uid")}
-        return api.patch(resource, {"metadata": {**kept, "labels": {"a": "b"}}})
-
-    return attempt
-
-
-def deletes(resource: Resource, name: Name, *, elsewhere: bool = False) -> Attempt:
-    def attempt(place: Place, api: Api) -> object:
-        api.delete(resource, named(place, name), space(place, resource, elsewhere))
-        return place.fill()
-
-    return attempt
-
-
-def tells(place: Place, api: Api, namespace: str) -> object:
-    """An Event of a machine."""
-    involved = {"kind": "VirtualMachine", "name": "machine", "namespace": namespace}
-    metadata = {"generateName": "machine.", "namespace": namespace}
-    return api.create(EVENTS, {"metadata": metadata, "involvedObject": involved, "reason": "Made", "type": "Normal"})
 
 
 def takes_finalizer(place: Place, api: Api) -> object:
@@ -203,22 +147,12 @@ def takes_finalizer(place: Place, api: Api) -> object:
     return api.replace(MACHINES, machine)
 
 
-def named(place: Place, name: Name) -> str:
-    return name if isinstance(name, str) else name(place)
-
-
-def space(place: Place, resource: Resource, elsewhere: bool) -> str | None:
-    return (place.elsewhere if elsewhere else place.namespace) if resource.namespaced else None
-
-
-BINDING = {"roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"}, "subjects": []}
-
 ALLOWED: dict[str, Attempt] = {
     "read its Lease": gets(LEASES, own),
     "renew its Lease": updates(LEASES, own, spec={"holderIdentity": "somebody"}),
     "make a Lease": makes(LEASES, spec={}),
     "see its Pods": reads(PODS),
-    "write an Event": lambda place, api: tells(place, api, place.namespace),
+    "write an Event": tells("VirtualMachine", "machine"),
     "see the machines": reads(MACHINES),
     "put its finalizer on a machine": takes_finalizer,
     "say what a machine is at": updates(MACHINES, "machine", subresource="status", status={"phase": "Creating"}),
@@ -228,7 +162,7 @@ ALLOWED_TO_LEADER: dict[str, Attempt] = {
     "say what a machine elsewhere is at": updates(
         MACHINES, "machine", subresource="status", elsewhere=True, status={"phase": "Creating"}
     ),
-    "write an Event elsewhere": lambda place, api: tells(place, api, place.elsewhere),
+    "write an Event elsewhere": tells("VirtualMachine", "machine", elsewhere=True),
 }
 ALLOWED_TO_SHARDS: dict[str, Attempt] = {
     "see the others' Leases": reads(LEASES),
@@ -259,7 +193,7 @@ DENIED: dict[str, Attempt] = {
     "make a Pod": makes(PODS, spec=pod_spec()),
     "see the Pods elsewhere": reads(PODS, elsewhere=True),
     "list the Events": reads(EVENTS),
-    "change its own workload": patches(STATEFULSETS, NAME),
+    "change its own workload": patches(STATEFUL_SETS, NAME),
     "see its own account": gets(ACCOUNTS, NAME),
     "change its own rights": patches(ROLES, NAME),
     "give rights": makes(BINDINGS, **BINDING),
@@ -281,40 +215,22 @@ DENIED_TO_SHARDS: dict[str, Attempt] = {
     "say what a machine elsewhere is at": updates(
         MACHINES, "machine", subresource="status", elsewhere=True, status={"phase": "Creating"}
     ),
-    "write an Event elsewhere": lambda place, api: tells(place, api, place.elsewhere),
+    "write an Event elsewhere": tells("VirtualMachine", "machine", elsewhere=True),
 }
 
 
-def may(place: Place, api: Api, attempt: Attempt) -> Exception | None:
-    """The refusal by RBAC, if it is one."""
-    try:
-        attempt(place, api)
-    except Forbidden as refusal:
-        return refusal
-    return None
-
-
-def of_both(common: dict[str, Attempt], leader: dict[str, Attempt], shards: dict[str, Attempt]) -> list[Any]:
-    return [
-        pytest.param(place, attempt, id=f"{place}: {what}")
-        for place, more in (("leader", leader), ("shards", shards))
-        for what, attempt in {**common, **more}.items()
-    ]
-
-
 @pytest.mark.parametrize(
-    ("place", "attempt"), of_both(ALLOWED, ALLOWED_TO_LEADER, ALLOWED_TO_SHARDS), indirect=["place"]
+    ("place", "attempt"), each(ALLOWED, leader=ALLOWED_TO_LEADER, shards=ALLOWED_TO_SHARDS), indirect=["place"]
 )
 def test_what_it_needs_it_may(place: Place, attempt: Attempt) -> None:
     assert may(place, place.operator, attempt) is None
 
 
-@pytest.mark.parametrize(("place", "attempt"), of_both(DENIED, DENIED_TO_LEADER, DENIED_TO_SHARDS), indirect=["place"])
+@pytest.mark.parametrize(
+    ("place", "attempt"), each(DENIED, leader=DENIED_TO_LEADER, shards=DENIED_TO_SHARDS), indirect=["place"]
+)
 def test_nothing_else_it_may(place: Place, attempt: Attempt) -> None:
-    refusal = may(place, place.operator, attempt)
-    assert refusal is not None, "it passed"
-    assert "cannot" in str(refusal)
-    assert may(place, place.admin, attempt) is None  # it is the rights that it lacks
+    assert_lacks_the_right(place, place.operator, attempt)
 
 
 @pytest.mark.parametrize(
@@ -331,11 +247,4 @@ def test_nothing_else_it_may(place: Place, attempt: Attempt) -> None:
 def test_people_with_the_usual_roles_may_ask_for_machines(
     leader: Place, role: str, allowed: Attempt, denied: Attempt
 ) -> None:
-    leader.admin.create(ACCOUNTS, {"metadata": {"name": role, "namespace": leader.namespace}})
-    subject = {"kind": "ServiceAccount", "name": role, "namespace": leader.namespace}
-    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role}
-    metadata = {"name": role, "namespace": leader.namespace}
-    leader.admin.create(BINDINGS, {"metadata": metadata, "roleRef": reference, "subjects": [subject]})
-    person = account(leader.namespace, role)
-    until(f"the role {role} includes machines", lambda: may(leader, person, allowed) is None)
-    assert may(leader, person, denied) is not None
+    assert_people_may(leader, role, allowed, denied)
