@@ -10,22 +10,25 @@ molecule/partitions.
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
-from ansible_collections.muster.coordination.tests.support.at_cluster import attempt, run
+from ansible_collections.muster.coordination.tests.support.at_cluster import run
+from ansible_collections.muster.coordination.tests.support.kustomizations import (
+    CHECKOUT,
+    VERSION,
+    Object,
+    assert_the_api_server_takes,
+    create_pod,
+    objects,
+    parts_of,
+    render,
+    restricted_namespace,
+)
 
-Object = dict[str, Any]
-CHECKOUT = Path(__file__).resolve().parents[2]
 TREE = CHECKOUT / "kustomize" / "partitions"
-VERSION = yaml.safe_load((CHECKOUT / "galaxy.yml").read_text())["version"]
-RESTRICTED = {f"pod-security.kubernetes.io/{what}": "restricted" for what in ("enforce", "warn")}
 KINDS = ("keyspaces", "partitions", "assignments")
 
 # What a user may apply, and further components on top of it.
@@ -42,26 +45,10 @@ WITH_PODS = [tree for tree in TREES if tree != "example"]
 @pytest.fixture(scope="module")
 def namespace() -> Iterator[str]:
     """A namespace that admits nothing but what the restricted Pod Security Standard allows; the kinds are defined."""
-    name = f"e2e-partitions-kustomize-{os.getpid()}"
-    made = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED}}
-    run("kubectl", "apply", "-f", "-", given=json.dumps(made))
-    run("kubectl", "apply", "-k", str(TREE / "crds"))
-    run("kubectl", "wait", "--for=condition=Established", *(f"crd/{kind}.muster.dev" for kind in KINDS))
-    yield name
-    run("kubectl", "delete", "namespace", name, "--timeout=120s")
-
-
-def render(directory: Path, tree: str, namespace: str) -> str:
-    """What stands in the tree, in this namespace: as somebody's own overlay would have it."""
-    directory = directory.resolve()
-    resource, *components = (os.path.relpath(path, directory) for path in TREES[tree])
-    wanted = {"namespace": namespace, "resources": [resource], "components": components}
-    (directory / "kustomization.yaml").write_text(json.dumps(wanted))
-    return run("kubectl", "kustomize", str(directory))
-
-
-def objects(text: str) -> list[Object]:
-    return [found for found in yaml.safe_load_all(text) if found]
+    with restricted_namespace("partitions") as name:
+        run("kubectl", "apply", "-k", str(TREE / "crds"))
+        run("kubectl", "wait", "--for=condition=Established", *(f"crd/{kind}.muster.dev" for kind in KINDS))
+        yield name
 
 
 def templates(found: list[Object]) -> dict[str, Object]:
@@ -72,30 +59,17 @@ def templates(found: list[Object]) -> dict[str, Object]:
 
 def test_every_part_is_tried_here() -> None:
     """Nothing is shipped that no tree of this file renders."""
-    pending = [part for parts in TREES.values() for part in parts]
-    used = set(pending)
-    while pending:
-        here = pending.pop()
-        kustomization = yaml.safe_load((here / "kustomization.yaml").read_text())
-        named = [*kustomization.get("resources", []), *kustomization.get("components", [])]
-        found = {path for name in named if (path := (here / name).resolve()).is_dir()}
-        pending += found - used
-        used |= found
-    assert {path.parent for path in TREE.glob("**/kustomization.yaml")} == used
+    assert {path.parent for path in TREE.glob("**/kustomization.yaml")} == parts_of(TREES.values())
 
 
 @pytest.mark.parametrize("tree", TREES)
 def test_the_api_server_takes_it(tree: str, tmp_path: Path, namespace: str) -> None:
-    rendered = render(tmp_path, tree, namespace)
-    apply = ("kubectl", "apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict")
-    run(*apply, "-f", "-", given=rendered)
-    # Nothing is written elsewhere: what is in no namespace belongs to the whole cluster.
-    assert {at["namespace"] for found in objects(rendered) if "namespace" in (at := found["metadata"])} == {namespace}
+    assert_the_api_server_takes(render(tmp_path, TREES[tree], namespace), namespace)
 
 
 @pytest.mark.parametrize("tree", WITH_PODS)
 def test_its_pods_are_restricted(tree: str, tmp_path: Path, namespace: str) -> None:
-    for template in templates(objects(render(tmp_path, tree, namespace))).values():
+    for template in templates(objects(render(tmp_path, TREES[tree], namespace))).values():
         for container in template["spec"]["containers"] + template["spec"].get("initContainers", []):
             assert container["securityContext"]["readOnlyRootFilesystem"] is True
             assert container["imagePullPolicy"] == "IfNotPresent"
@@ -108,7 +82,7 @@ def test_its_pods_are_restricted(tree: str, tmp_path: Path, namespace: str) -> N
 
 @pytest.mark.parametrize("tree", WITH_PODS)
 def test_who_reconciles_is_there_once(tree: str, tmp_path: Path, namespace: str) -> None:
-    found = objects(render(tmp_path, tree, namespace))
+    found = objects(render(tmp_path, TREES[tree], namespace))
     where = {
         workload
         for workload, template in templates(found).items()
@@ -133,7 +107,7 @@ def test_a_worker_keeps_what_it_has(tmp_path: Path, namespace: str) -> None:
     """Unless it is asked for otherwise."""
     for tree, claims in (("namespaced", 1), ("ephemeral", 0)):
         (directory := tmp_path / tree).mkdir()
-        found = objects(render(directory, tree, namespace))
+        found = objects(render(directory, TREES[tree], namespace))
         [workers] = [each["spec"] for each in found if each["kind"] == "StatefulSet"]
         assert len(workers.get("volumeClaimTemplates", [])) == claims
         [mount] = [
@@ -144,15 +118,3 @@ def test_a_worker_keeps_what_it_has(tmp_path: Path, namespace: str) -> None:
             *(each["metadata"] for each in workers.get("volumeClaimTemplates", [])),
         ]
         assert mount["name"] in {each["name"] for each in volumes}
-
-
-def create_pod(template: Object, namespace: str) -> Any:
-    """As the workload's controller would; nothing is kept."""
-    volumes = [each for each in template["spec"].get("volumes", [])]
-    named = {each["name"] for each in volumes}
-    mounts = {mount["name"] for each in template["spec"]["containers"] for mount in each.get("volumeMounts", [])}
-    claims = [{"name": name, "persistentVolumeClaim": {"claimName": name}} for name in sorted(mounts - named)]
-    spec = {**template["spec"], "serviceAccountName": "default", "volumes": [*volumes, *claims]}
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "tried"}, "spec": spec}
-    create = ("kubectl", "--namespace", namespace, "create", "--dry-run=server", "-f", "-")
-    return attempt(*create, given=json.dumps(pod))

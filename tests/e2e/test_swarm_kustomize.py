@@ -10,7 +10,6 @@ Needs a cluster of level node with the image (`make image`), and kubectl on PATH
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,14 +28,21 @@ from ansible_collections.muster.coordination.plugins.module_utils.decisions.plac
 from ansible_collections.muster.coordination.plugins.module_utils.decisions.worker_config import Config, Entry
 from ansible_collections.muster.coordination.plugins.module_utils.errors import Malformed
 from ansible_collections.muster.coordination.tests.support.at_cluster import attempt, run, until
+from ansible_collections.muster.coordination.tests.support.kustomizations import (
+    CHECKOUT,
+    VERSION,
+    Object,
+    assert_the_api_server_takes,
+    create_pod,
+    objects,
+    parts_of,
+    render,
+    restricted_namespace,
+)
 
-Object = dict[str, Any]
-CHECKOUT = Path(__file__).resolve().parents[2]
 OPERATOR, WORKER = CHECKOUT / "kustomize" / "swarm-operator", CHECKOUT / "kustomize" / "swarm-worker"
 WORKER_NAME, CONFIG = "swarm-worker", "swarm-worker-config"
-VERSION = yaml.safe_load((CHECKOUT / "galaxy.yml").read_text())["version"]
 NOW = "2026-01-01T00:00:00Z"
-RESTRICTED = {f"pod-security.kubernetes.io/{what}": "restricted" for what in ("enforce", "warn")}
 
 # What a user may apply, and further components on top of it.
 TREES: dict[str, tuple[Path, ...]] = {
@@ -54,26 +60,10 @@ TREES: dict[str, tuple[Path, ...]] = {
 @pytest.fixture(scope="module")
 def namespace() -> Iterator[str]:
     """A namespace that admits nothing but what the restricted Pod Security Standard allows; Swarms are defined."""
-    name = f"e2e-swarm-kustomize-{os.getpid()}"
-    made = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED}}
-    run("kubectl", "apply", "-f", "-", given=json.dumps(made))
-    run("kubectl", "apply", "-f", str(OPERATOR / "base/swarms.yaml"))
-    run("kubectl", "wait", "--for=condition=Established", "crd/swarms.muster.dev")
-    yield name
-    run("kubectl", "delete", "namespace", name, "--timeout=120s")
-
-
-def render(directory: Path, tree: str, namespace: str) -> str:
-    """What stands in the tree, in this namespace: as somebody's own overlay would have it."""
-    directory = directory.resolve()
-    resource, *components = (os.path.relpath(path, directory) for path in TREES[tree])
-    wanted = {"namespace": namespace, "resources": [resource], "components": components}
-    (directory / "kustomization.yaml").write_text(json.dumps(wanted))
-    return run("kubectl", "kustomize", str(directory))
-
-
-def objects(text: str) -> list[Object]:
-    return [found for found in yaml.safe_load_all(text) if found]
+    with restricted_namespace("swarm") as name:
+        run("kubectl", "apply", "-f", str(OPERATOR / "base/swarms.yaml"))
+        run("kubectl", "wait", "--for=condition=Established", "crd/swarms.muster.dev")
+        yield name
 
 
 # ------------------------------------------------------------------------------------------------ what is rendered
@@ -81,32 +71,19 @@ def objects(text: str) -> list[Object]:
 
 def test_every_part_is_tried_here() -> None:
     """Nothing is shipped that no tree of this file renders."""
-    pending = [part for parts in TREES.values() for part in parts]
-    used = set(pending)
-    while pending:
-        here = pending.pop()
-        kustomization = yaml.safe_load((here / "kustomization.yaml").read_text())
-        named = [*kustomization.get("resources", []), *kustomization.get("components", [])]
-        found = {path for name in named if (path := (here / name).resolve()).is_dir()}
-        pending += found - used
-        used |= found
     shipped = {path.parent for path in CHECKOUT.glob("kustomize/swarm-*/**/kustomization.yaml")}
-    assert shipped == used
+    assert shipped == parts_of(TREES.values())
 
 
 @pytest.mark.parametrize("tree", TREES)
 def test_the_api_server_takes_it(tree: str, tmp_path: Path, namespace: str) -> None:
-    rendered = render(tmp_path, tree, namespace)
-    apply = ("kubectl", "apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict")
-    run(*apply, "-f", "-", given=rendered)
-    # Nothing is written elsewhere: what is in no namespace belongs to the whole cluster.
-    assert {at["namespace"] for found in objects(rendered) if "namespace" in (at := found["metadata"])} == {namespace}
+    assert_the_api_server_takes(render(tmp_path, TREES[tree], namespace), namespace)
 
 
 @pytest.mark.parametrize("tree", TREES)
 def test_its_pods_are_restricted(tree: str, tmp_path: Path, namespace: str) -> None:
     templates = [
-        found["spec"]["template"] for found in objects(render(tmp_path, tree, namespace)) if is_workload(found)
+        found["spec"]["template"] for found in objects(render(tmp_path, TREES[tree], namespace)) if is_workload(found)
     ]
     assert templates
     for template in templates:
@@ -119,7 +96,7 @@ def test_its_pods_are_restricted(tree: str, tmp_path: Path, namespace: str) -> N
 
 
 def test_pods_that_are_not_would_be_refused(tmp_path: Path, namespace: str) -> None:
-    template = next(found for found in objects(render(tmp_path, "example", namespace)) if is_workload(found))
+    template = next(found for found in objects(render(tmp_path, TREES["example"], namespace)) if is_workload(found))
     template = template["spec"]["template"]
     del template["spec"]["securityContext"]["seccompProfile"]
     assert "violates PodSecurity" in create_pod(template, namespace).stderr
@@ -131,7 +108,7 @@ def test_pods_that_are_not_would_be_refused(tmp_path: Path, namespace: str) -> N
 def test_only_who_talks_to_the_api_server_has_a_token(
     tree: str, token: bool, roles: int, tmp_path: Path, namespace: str
 ) -> None:
-    found = objects(render(tmp_path, tree, namespace))
+    found = objects(render(tmp_path, TREES[tree], namespace))
     [workload] = filter(is_workload, found)
     assert workload["spec"]["template"]["spec"]["automountServiceAccountToken"] is token
     assert not any(each["automountServiceAccountToken"] for each in found if each["kind"] == "ServiceAccount")
@@ -140,7 +117,7 @@ def test_only_who_talks_to_the_api_server_has_a_token(
 
 def test_labels_need_no_definition(tmp_path: Path, namespace: str) -> None:
     """Who has no rights in the cluster can have this one."""
-    found = objects(render(tmp_path, "labels", namespace))
+    found = objects(render(tmp_path, TREES["labels"], namespace))
     assert {each["metadata"]["namespace"] for each in found} == {namespace}
     [jobs] = [each for each in found if each["kind"] == "ConfigMap"]
     assert jobs["metadata"]["name"] == "swarm-jobs"  # where the operator looks for it
@@ -163,8 +140,8 @@ def test_labels_are_enough(tmp_path: Path, namespace: str) -> None:
         pages = [f"/api/v1/namespaces/{namespace}/pods/{WORKER_NAME}-{number}:8390/proxy/config" for number in (0, 1)]
         return [json.loads(run("kubectl", "get", "--raw", page))["version"] for page in pages]
 
-    kubectl("apply", "-f", "-", given=render(tmp_path, "labels", namespace))
-    worker = [each for each in objects(render(tmp_path, "one ConfigMap", namespace)) if each["kind"] != "Swarm"]
+    kubectl("apply", "-f", "-", given=render(tmp_path, TREES["labels"], namespace))
+    worker = [each for each in objects(render(tmp_path, TREES["one ConfigMap"], namespace)) if each["kind"] != "Swarm"]
     kubectl("apply", "-f", "-", given=yaml.safe_dump_all(worker))
     kubectl("rollout", "status", "--timeout=120s", f"statefulset/{WORKER_NAME}")
     until("7 jobs have a worker", lambda: sum(len(each["jobs"]) for each in lists().values()) == 7, lists)
@@ -179,14 +156,6 @@ def test_labels_are_enough(tmp_path: Path, namespace: str) -> None:
 
 def is_workload(found: Object) -> bool:
     return found["kind"] in ("StatefulSet", "Deployment")
-
-
-def create_pod(template: Object, namespace: str) -> Any:
-    """As the workload's controller would; nothing is kept."""
-    spec = {**template["spec"], "serviceAccountName": "default"}
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "tried"}, "spec": spec}
-    create = ("kubectl", "--namespace", namespace, "create", "--dry-run=server", "-f", "-")
-    return attempt(*create, given=json.dumps(pod))
 
 
 # ------------------------------------------------------------------------------------------------ the kind Swarm
