@@ -88,23 +88,23 @@ def run_all(parts: tuple[Part, ...], install: subprocess.Popen[bytes]) -> list[O
             continue
         begun = time.monotonic()
         if part.is_patient:
-            patient.append((part, begun, in_background(part)))
+            patient.append((part, time.time(), in_background(part)))
             say(f"make {part.target} goes on in the background")
             continue
         if part.target == "cluster-install":
             show_until_it_ends(install)
         passed = subprocess.run(["make", "--keep-going", part.target], cwd=CHECKOUT).returncode == 0
-        outcomes.append(ended(part, begun, passed))
-    for part, begun, process in patient:
+        outcomes.append(ended(part, time.monotonic() - begun, passed))
+    for part, begun, process in patient:  # its log was written last when it ended
         passed = process.wait() == 0
         say(f"make {part.target}, which ran in the background:")
         print(background_log(part).read_text(), flush=True)
-        outcomes.append(ended(part, begun, passed))
+        outcomes.append(ended(part, background_log(part).stat().st_mtime - begun, passed))
     return outcomes
 
 
-def ended(part: Part, begun: float, passed: bool) -> Outcome:
-    outcome = Outcome(part, passed, time.monotonic() - begun)
+def ended(part: Part, seconds: float, passed: bool) -> Outcome:
+    outcome = Outcome(part, passed, seconds)
     say(f"make {part.target}: {'passed' if passed else 'FAILED'} after {outcome.seconds:.0f} s")
     return outcome
 
