@@ -12,9 +12,12 @@ import ipaddress
 import json
 import logging
 import signal
+import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -30,6 +33,7 @@ Answer = tuple[int, Any]  # HTTP status, and what is sent as JSON
 Route = Callable[[], Answer]
 Query = Mapping[str, str]  # of a request: the last value of each key
 BODY_LIMIT = 64 * 1024  # bytes of a request that are read, and not looked at
+LINGER_SECONDS = 2.0  # for which the rest of what was refused is taken, so that the refusal arrives
 
 
 class JsonLines(logging.Formatter):
@@ -192,7 +196,18 @@ class BoundedServer(ThreadingHTTPServer):
         if self._room.acquire(blocking=False):
             super().process_request(request, client_address)
         else:
-            self.shutdown_request(request)
+            super().shutdown_request(request)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Take what is still coming before it is closed: what nobody reads would reset it, and lose the answer."""
+        with suppress(OSError):
+            request.shutdown(socket.SHUT_WR)
+            end = time.monotonic() + LINGER_SECONDS
+            while (left := end - time.monotonic()) > 0:
+                request.settimeout(left)
+                if not request.recv(64 * 1024):
+                    break
+        self.close_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
@@ -211,7 +226,5 @@ def is_loopback(address: str) -> bool:
     return (getattr(ip, "ipv4_mapped", None) or ip).is_loopback
 
 
-def _family(host: str) -> Any:
-    import socket
-
+def _family(host: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -122,6 +122,16 @@ def test_a_value_of_one_mebibyte_and_no_more(site: Site) -> None:
     assert site.keys() == ["large"]
 
 
+def test_a_refusal_arrives_while_the_body_is_still_sent(site: Site) -> None:
+    part = bytes(64 * 1024)
+    with socket.create_connection(("127.0.0.1", site.server.port), SECONDS) as client:
+        client.sendall(b"PUT /v1/a HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999\r\n\r\n" + part)
+        for _ in range(5):
+            time.sleep(0.02)
+            client.sendall(part)
+        assert client.recv(1000).startswith(b"HTTP/1.1 413 ")
+
+
 def test_a_client_may_wait_until_it_is_asked_for_the_body(site: Site) -> None:
     with socket.create_connection(("127.0.0.1", site.server.port), SECONDS) as client:
         client.sendall(b"PUT /v1/a HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n")
