@@ -236,7 +236,7 @@ soak: $(VENV_STAMP) ## claims under faults, and operators' replicas killed 1,000
 	$(PYTHON) -m bench.swarm_storm --append --minutes $${SOAK_MINUTES:-60}
 	$(PYTHON) -m bench.partition_storm --append --minutes $${SOAK_MINUTES:-60}
 	for bug in position acknowledged epoch gap; do $(PYTHON) -m bench.partition_storm --quick --plant "$$bug"; done
-	HYPOTHESIS_PROFILE=long MUSTER_SEARCH=deep $(PYTEST) --numprocesses 2 tests/property tests/model
+	HYPOTHESIS_PROFILE=long MUSTER_SEARCH=deep $(PYTEST) --numprocesses 2 -m 'not peers' tests/unit tests/property tests/model
 
 ##@ Set up
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.muster.coordination.tests.support import profiles  # noqa: F401
+
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 

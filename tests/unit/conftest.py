@@ -10,6 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from ansible_collections.muster.coordination.tests.support import profiles  # noqa: F401
+
 LOG = logging.getLogger("muster")
 
 
