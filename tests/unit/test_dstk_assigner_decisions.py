@@ -130,6 +130,19 @@ def test_a_drain_goes_to_no_follower_but_lets_it_go_where_there_is_no_other() ->
     assert plan.asks == [] and [(step.partition, step.follower) for step in plan.dismissed] == [("p", "b")]
 
 
+def test_a_drain_goes_to_a_follower_rather_than_where_there_would_be_too_many() -> None:
+    plan = planned([Part("new"), Part("p", "a", 3, ("c",))], Worker("a", is_leaving=True), B, C)
+    assert [ask.pairs for ask in plan.asks] == [(("new", "b"),)]
+    assert [(step.partition, step.follower) for step in plan.dismissed] == [("p", "c")]
+
+
+def test_what_is_new_goes_where_nobody_is_called_up() -> None:
+    parts = [Part("p", "a", 3, ("b",)), *(Part(f"new-{number}") for number in range(3))]
+    plan = planned(parts, Worker("a", silent=100.0), B, C, budget=1)
+    (ask,) = plan.asks
+    assert Counter(worker for _partition, worker in ask.pairs) == {"b": 1, "c": 2}
+
+
 def test_what_came_to_nothing_rests_and_is_then_asked_for_alone() -> None:
     parts = [Part("p"), Part("q"), Part("r")]
     plan = planned(parts, A, resting={"q"}, alone={"q", "r"})

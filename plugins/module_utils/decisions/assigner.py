@@ -128,6 +128,7 @@ class _Planning:
         self._new: list[Part] = []
         self._drains: list[Part] = []
         self._failovers: list[Part] = []
+        self._called: dict[str, str] = {}  # of these, where to
         self._made = Plan()
 
     def plan(self) -> Plan:
@@ -172,9 +173,13 @@ class _Planning:
             self._made.unserved[part.name] = self._made.why[part.name] = why
 
     def _count(self) -> None:
-        """How many each fit worker is to have."""
+        """How many each fit worker is to have; who is called up is where its follower is, whatever else comes."""
         jobs = [part.name for part in (*self._new, *self._drains)]
         held = {name: tuple(part.name for part in own) for name, own in self._held.items()}
+        for part in self._failovers:
+            worker = min((name for name in part.followers if name in held), key=lambda name: (len(held[name]), name))
+            held[worker] = (*held[worker], part.name)
+            self._called[part.name] = worker
         jobs += [name for own in held.values() for name in own]
         placed = placement.place_names(jobs, self._fit, held)
         self._made.targets = {name: len(own) for name, own in placed.assignment.items()}
@@ -210,16 +215,13 @@ class _Planning:
         for part in self._failovers:
             if not self._may_go(part) or not self._has_budget(part.name):
                 continue
-            in_sync = [name for name in part.followers if name in self._held]
-            worker = min(in_sync, key=lambda name: (self._counts[name], name))
-            self._counts[worker] += 1
-            self._asks(Ask(MOVE, ((part.name, worker),), part.primary))
+            self._asks(Ask(MOVE, ((part.name, self._called[part.name]),), part.primary))
 
     def _drain(self) -> None:
         for part in self._drains:
             if not self._may_go(part) or not self._has_budget(part.name):
                 continue
-            worker = self._best(part) or self._best(part, also_followers=True)
+            worker = self._best(part, also_followers=True)
             if not worker:
                 self._made.why[part.name] = f"worker {part.primary} leaves, and there is no other"
             elif worker in part.followers:
@@ -255,11 +257,17 @@ class _Planning:
         return False
 
     def _best(self, part: Part, *, also_followers: bool = False) -> str:
-        """The worker that lacks the most; it counts as given from now on, but not to `_balance`."""
+        """The worker that lacks the most; it counts as given from now on, but not to `_balance`.
+
+        A follower only where each other would have more than anybody is to: then somebody would have to make room.
+        """
         able = [name for name in self._fit if name != part.primary and (also_followers or name not in part.followers)]
         if not able:
             return ""
-        worker = min(able, key=lambda name: (self._counts[name] - self._made.targets.get(name, 0), name))
+        targets = self._made.targets
+        most = max(targets.values(), default=0)
+        excess = {name: self._counts[name] - targets.get(name, 0) for name in able}
+        worker = min(able, key=lambda name: (self._counts[name] >= most, name in part.followers, excess[name], name))
         if part.primary not in self._held:  # it is on no worker that is counted
             self._counts[worker] += 1
         return worker
