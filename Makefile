@@ -37,7 +37,7 @@ PYTEST = $(PYTHON) -m pytest --junitxml=build/junit/$@.xml
 LONG_MUTANTS = $(patsubst %,tests/mutants/test_%_mutants.py,controllers template allocator_clients allocator_server)
 # Tests with a short form, which is in make test, and a long one, in make soak (MUSTER_FORM=long).
 LONG_TESTS = $(patsubst %,tests/integration/test_%.py,exactly_once swarm_storm allocator_controller)
-# That of the distributor kills the API server, so it is run alone; the others two at a time, for mostly they wait.
+# That of the distributor kills the API server, so it is run alone; the others two at a time, the longest first.
 OTHER_SCENARIOS := $(filter-out molecule-distributor,$(patsubst molecule/%/molecule.yml,molecule-%,$(wildcard molecule/*/molecule.yml)))
 SHELL_SCRIPTS = $(shell git ls-files '*.sh' .ci/run)
 
@@ -58,7 +58,7 @@ demo: image ## real Pods on a real Kubernetes claim and hand on resources, and l
 	$(ON_NODE) $(PYTHON) -m demo
 
 .PHONY: test
-test: $(VENV_STAMP) ## everything that proves it, with a summary (the first run builds a Kubernetes: 20 minutes more than the later ones, which take an hour)
+test: $(VENV_STAMP) ## everything that proves it, with a summary (the first run builds a Kubernetes: 20 minutes more than the later ones, which take about 50)
 	$(PYTHON) scripts/test.py
 
 ##@ Tests, one by one
@@ -101,7 +101,7 @@ test-browser: $(VENV_STAMP) ## the allocator's page in a real Chromium, on a sta
 .PHONY: test-molecule
 test-molecule: image ## roles, charts and processes on real Pods
 	$(ON_NODE) molecule test --scenario-name distributor
-	$(ON_NODE) $(MAKE) --jobs 2 --output-sync=target $(OTHER_SCENARIOS)
+	$(ON_NODE) $(MAKE) --jobs 2 --output-sync=target molecule-vm_operator molecule-partitions $(OTHER_SCENARIOS)
 
 # One scenario, of an image that is loaded: make molecule-partitions.
 .PHONY: $(OTHER_SCENARIOS)
