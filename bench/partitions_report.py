@@ -166,7 +166,7 @@ def plot(found: Figures, path: Path) -> None:
     axis.set_xlabel("milliseconds without an acknowledged write (dotted: what the design wants of a move)")
     axis.set_ylabel("share of the operations")
     axis.grid(axis="both", color="#e5e5e5")
-    axis.legend(frameon=False, loc="lower right", fontsize=9)
+    axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
